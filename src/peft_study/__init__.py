@@ -1,0 +1,1 @@
+"""peft_study: how do parameter-efficient fine-tuning methods compare with full fine-tuning?"""

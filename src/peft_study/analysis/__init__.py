@@ -1,0 +1,1 @@
+"""From predictions to findings. Reads files, never trains."""

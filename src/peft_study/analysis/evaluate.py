@@ -1,0 +1,45 @@
+"""From the predictions of a cell's runs to its scores."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from peft_study.files import read_json
+from peft_study.metrics import score
+from peft_study.tasks import TASKS
+
+
+def evaluate(config: dict[str, Any], runs: Path, prepared: Path) -> dict[str, Any]:
+    """Score every run of a cell from its stored predictions.
+
+    Args:
+        config: the cell's file of `configs/train/`.
+        runs: the cell's folder, with a `seed-<n>/` for each seed.
+        prepared: the task's folder, for the score of the best constant prediction.
+
+    Returns:
+        `{task, method, baseline, trainable, report, seeds: {seed: {best, last}}}`, where `best`
+        and `last` each hold `step`, `epoch` and a fraction per metric.
+    """
+    task = TASKS[config["task"]]
+    seeds = {}
+    for seed in config["seeds"]:
+        directory = runs / f"seed-{seed}"
+        trainable = read_json(directory / "run.json")["trainable"]
+        frame = pd.read_parquet(directory / "predictions.parquet")
+        evaluations = [
+            {"step": int(str(step)), "epoch": float(group["epoch"].iloc[0])}
+            | score(task.metrics, group["prediction"].to_numpy(), group["label"].to_numpy())
+            for step, group in frame.groupby("step")
+        ]
+        best = max(evaluations, key=lambda found: found[task.metrics[0]])  # the earliest of equals
+        seeds[str(seed)] = {"best": best, "last": evaluations[-1]}
+    return {
+        "task": config["task"],
+        "method": config["method"],
+        "baseline": read_json(prepared / "summary.json")["baseline"],
+        "trainable": trainable,
+        "report": config["train"]["report"],
+        "seeds": seeds,
+    }

@@ -1,0 +1,26 @@
+"""What a user's mistake looks like: one line, exit code 2, no traceback."""
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class StudyError(Exception):
+    """A mistake in parameters, data or files; the message is the one line that the user reads."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which names are allowed, and which one is close to `name`, if any is."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}known: {', '.join(names)}"
+
+
+def run_command(command: Callable[[], None]) -> None:
+    """Run a command line's body; a `StudyError` ends the process with its message and code 2."""
+    try:
+        command()
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,88 @@
+"""Methods: how a backbone is adapted. One module a method, all of one shape.
+
+Each has `adapt(model, params, seed)`, which freezes and extends a model in place,
+`adapter_state(model)`, the parameters it added (or, for full fine-tuning, those of the encoder) by
+the names they are saved under, and `adapter_config(model, params)`, what is saved beside them.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from peft_study.backbone import head_parameters
+from peft_study.errors import StudyError
+from peft_study.files import replacing, write_json
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+
+class Method(Protocol):
+    """The shape of a method's module."""
+
+    def adapt(self, model: PreTrainedModel, params: Any, seed: int) -> PreTrainedModel: ...
+    def adapter_state(self, model: PreTrainedModel) -> dict[str, nn.Parameter]: ...
+    def adapter_config(self, model: PreTrainedModel, params: Any) -> dict[str, Any]: ...
+
+
+def load_method(name: str) -> Method:
+    """Import the module of a method; `name` has been checked by `peft_study.study`."""
+    module: Any = import_module(f"{__name__}.{name}")
+    return module
+
+
+def count_trainable(model: PreTrainedModel, method: Method) -> dict[str, int]:
+    """Count trainable parameters: of the adapter, of the task head, and of both."""
+    adapter = sum(p.numel() for p in method.adapter_state(model).values() if p.requires_grad)
+    head = sum(p.numel() for p in head_parameters(model).values() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if adapter + head != total:
+        raise RuntimeError(f"{total} parameters train, but adapter {adapter} + head {head}")
+    return {"adapter": adapter, "head": head, "total": total}
+
+
+def save_adapter(model: PreTrainedModel, method: Method, params: Any, directory: Path) -> None:
+    """Write the adapter and the head as safetensors, with a JSON description, into `directory`.
+
+    For the three LoRA methods this is PEFT's format, which `peft.PeftModel.from_pretrained` loads.
+    """
+    tensors = {
+        name: parameter.detach().cpu().contiguous()
+        for name, parameter in (method.adapter_state(model) | _saved_head(model)).items()
+    }
+    with replacing(directory / WEIGHTS_FILE) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    write_json(directory / CONFIG_FILE, method.adapter_config(model, params))
+
+
+def load_adapter(
+    model: PreTrainedModel, method: Method, directory: Path, head: bool = True
+) -> None:
+    """Copy a saved adapter into an adapted `model`, and its head unless `head` is False.
+
+    Raises:
+        StudyError: a tensor is missing or has another shape, as after a change of rank or targets.
+    """
+    path = directory / WEIGHTS_FILE
+    wanted = method.adapter_state(model) | (_saved_head(model) if head else {})
+    tensors = load_file(path)
+    extra = set(tensors) - set(wanted) - set(_saved_head(model))
+    with torch.no_grad():
+        for name in sorted(set(wanted) | extra):
+            found = tuple(tensors[name].shape) if name in tensors else None
+            expected = tuple(wanted[name].shape) if name in wanted else None
+            if found != expected:
+                raise StudyError(
+                    f"{path}: '{name}' has shape {found}, this adapter needs {expected}; it was "
+                    "trained with another rank, bottleneck or set of targets"
+                )
+            wanted[name].copy_(tensors[name])
+
+
+def _saved_head(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    return {f"base_model.model.{name}": value for name, value in head_parameters(model).items()}

@@ -1,0 +1,26 @@
+"""Full fine-tuning: every parameter of the model is trained."""
+
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from peft_study.backbone import head_parameters
+from peft_study.study import FullFtParams
+
+
+def adapt(model: PreTrainedModel, params: FullFtParams, seed: int) -> PreTrainedModel:
+    """Make every parameter trainable, in place; `params` and `seed` change nothing here."""
+    model.requires_grad_(True)
+    return model
+
+
+def adapter_state(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """Return the live parameters of everything but the head, by their names in the model."""
+    head = head_parameters(model)
+    return {name: value for name, value in model.named_parameters() if name not in head}
+
+
+def adapter_config(model: PreTrainedModel, params: FullFtParams) -> dict[str, Any]:
+    """Describe the fine-tuned weights."""
+    return {"method": "full_ft", "model_type": model.config.model_type}

@@ -1,0 +1,145 @@
+"""Our LoRA: low-rank updates to attention projections.
+
+Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from peft_study.backbone import head_parameters, projections, replace_module
+from peft_study.study import LoraParams
+
+
+class LoRALinear(nn.Linear):
+    """A linear layer with a trainable low-rank update: h = W0 x + b + (alpha / r) B A x.
+
+    It takes over the weight (out, in) and bias (out) of the layer it replaces, frozen, and adds
+    `lora_A` (r, in) and `lora_B` (out, r), which starts at zero, so that the layer starts as the
+    one it replaces. Merged, it computes what `nn.Linear` computes, with W0 + (alpha / r) B A.
+    """
+
+    def __init__(self, linear: nn.Linear, params: LoraParams) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.lora_A = nn.Parameter(linear.weight.new_empty(params.r, self.in_features))
+        self.lora_B = nn.Parameter(linear.weight.new_zeros(self.out_features, params.r))
+        self.dropout = nn.Dropout(params.dropout)
+        self.scaling = params.alpha / params.r
+        self.merged = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., in) to (..., out)."""
+        h = super().forward(x)
+        if self.merged:
+            return h
+        return h + F.linear(F.linear(self.dropout(x), self.lora_A), self.lora_B) * self.scaling
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Add the update to the weight, in place; nothing where it is merged already."""
+        if not self.merged:
+            self.weight += self.scaling * (self.lora_B @ self.lora_A)
+            self.merged = True
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Take the update out of the weight again: the inverse of `merge` up to rounding."""
+        if self.merged:
+            self.weight -= self.scaling * (self.lora_B @ self.lora_A)
+            self.merged = False
+
+
+def adapt(model: PreTrainedModel, params: LoraParams, seed: int) -> PreTrainedModel:
+    """Freeze `model` and add low-rank updates to its attention projections, in place.
+
+    Args:
+        model: a sequence classifier of a known architecture.
+        params: rank, alpha, dropout, targets.
+        seed: draws the A matrices.
+
+    Returns:
+        The same model; only the A and B matrices require gradients.
+
+    Raises:
+        StudyError: the architecture is unknown.
+
+    Source: Hu et al. 2021, section 4.1.
+    """
+    model.requires_grad_(False)
+    for path, linear in projections(model, list(params.targets)).items():
+        replace_module(model, path, LoRALinear(linear, params))
+    initialise(adapter_state(model), seed)
+    return model
+
+
+def adapter_state(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """Return the live A and B matrices by the names that PEFT saves them under."""
+    return {
+        f"{PEFT_PREFIX}{path}.{name}.weight": getattr(module, name)
+        for path, module in model.named_modules()
+        if isinstance(module, LoRALinear)
+        for name in ("lora_A", "lora_B")
+    }
+
+
+def merge(model: PreTrainedModel) -> None:
+    """Merge every low-rank update into its weight: inference then costs what the base model's does.
+
+    Source: Hu et al. 2021, section 4.1, "No Additional Inference Latency".
+    """
+    for module in model.modules():
+        if isinstance(module, LoRALinear):
+            module.merge()
+
+
+def unmerge(model: PreTrainedModel) -> None:
+    """Undo `merge`."""
+    for module in model.modules():
+        if isinstance(module, LoRALinear):
+            module.unmerge()
+
+
+# What follows is shared by the three implementations of LoRA, so that they start alike and are
+# saved alike.
+
+PEFT_PREFIX = "base_model.model."
+
+
+def initialise(state: dict[str, nn.Parameter], seed: int) -> None:
+    """Draw A (r, in) Kaiming-uniform with a = sqrt(5) and set B (out, r) to zero.
+
+    With one seed, every implementation starts from the same A. Kaiming-uniform is what loralib and
+    PEFT do; the paper's section 4.1 names a Gaussian.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in state.items():
+            if ".lora_A." in name:
+                drawn = torch.empty(parameter.shape, device="cpu")
+                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+                parameter.copy_(drawn)
+            else:
+                parameter.zero_()
+
+
+def adapter_config(model: PreTrainedModel, params: LoraParams) -> dict[str, Any]:
+    """Describe the adapter as PEFT's `adapter_config.json`, for `PeftModel.from_pretrained`."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": None,
+        "r": params.r,
+        "lora_alpha": params.alpha,
+        "lora_dropout": params.dropout,
+        "target_modules": sorted(projections(model, list(params.targets))),
+        "modules_to_save": sorted({name.split(".")[0] for name in head_parameters(model)}),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }

@@ -1,0 +1,259 @@
+"""The study's parameters: typed, checked, and read from `params.yaml` here and nowhere else."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from peft_study.errors import StudyError, nearest
+from peft_study.tasks import TASKS
+
+# Which block of the parameters a method reads: the three LoRA implementations share one.
+PARAMETER_BLOCKS = {
+    "lora": "lora",
+    "peft_lora": "lora",
+    "loralib_lora": "lora",
+    "adapter_h": "adapter_h",
+    "full_ft": "full_ft",
+}
+
+Weight = Literal["query", "key", "value", "output"]
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Overrides(_Block):
+    """Training hyperparameters that a method, a task, or a method on a task may set for itself."""
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+
+class ModelParams(_Block):
+    """`model`: the pretrained encoder."""
+
+    name: Annotated[str, Field(min_length=1)]
+    max_length: Annotated[int, Field(ge=8, le=512)]
+
+
+class DataParams(_Block):
+    """`data`: where rows come from and how they are split."""
+
+    source: Literal["opinions"]
+    split_seed: Annotated[int, Field(ge=0)]
+
+
+class LoraParams(Overrides):
+    """`lora`: low-rank adaptation (Hu et al. 2021, section 4.1), for all three implementations."""
+
+    r: Annotated[int, Field(ge=1)]
+    alpha: Annotated[float, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: Annotated[list[Weight], Field(min_length=1)]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+
+
+class AdapterHParams(Overrides):
+    """`adapter_h`: bottleneck adapters after attention and after the FFN (Houlsby et al. 2019)."""
+
+    bottleneck: Annotated[int, Field(ge=1)]
+    activation: Literal["relu", "gelu", "swish", "tanh"]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+
+
+class FullFtParams(Overrides):
+    """`full_ft`: every parameter of the model is trained."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    save_weights: bool
+
+
+class TrainParams(_Block):
+    """`train`: what all methods share unless a method or task overrides it."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0, lt=1)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    evaluations_per_epoch: Annotated[int, Field(ge=1)]
+    head: Literal["trained", "frozen"]
+    report: Literal["best", "last"]
+
+
+class TaskParams(Overrides):
+    """`tasks.<name>`: how many rows, and hyperparameters of this task alone."""
+
+    train_rows: Annotated[int, Field(ge=2)] | None = None
+    validation_rows: Annotated[int, Field(ge=2)]
+    lora: Overrides = Overrides()
+    adapter_h: Overrides = Overrides()
+    full_ft: Overrides = Overrides()
+
+
+class IntermediateParams(TaskParams):
+    """`mnli_init`: the intermediate task, and the tasks that start from its weights.
+
+    Source: Hu et al. 2021, section 5.1 and appendix D.1, where MNLI plays this part.
+    """
+
+    mode: Literal["per_method", "none"]
+    task: str
+    tasks: list[str]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class RunnerParams(_Block):
+    """`runner`: how runs are spread over the machine; it changes no result."""
+
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"]
+
+
+class Study(_Block):
+    """A whole study, as `params.yaml` describes it."""
+
+    study: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    model: ModelParams
+    data: DataParams
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    methods: Annotated[list[str], Field(min_length=1)]
+    tasks: Annotated[dict[str, TaskParams], Field(min_length=1)]
+    mnli_init: IntermediateParams
+    train: TrainParams
+    lora: LoraParams
+    adapter_h: AdapterHParams
+    full_ft: FullFtParams
+    runner: RunnerParams
+
+    def method_params(self, method: str) -> LoraParams | AdapterHParams | FullFtParams:
+        """Return the parameter block that `method` reads."""
+        block: LoraParams | AdapterHParams | FullFtParams = getattr(self, PARAMETER_BLOCKS[method])
+        return block
+
+    def hyperparameters(self, method: str, task: TaskParams) -> dict[str, Any]:
+        """Resolve the training hyperparameters of `method` on `task`.
+
+        The most specific setting wins: `tasks.<task>.<method>`, then `tasks.<task>`, then
+        `<method>`, then `train`.
+        """
+        resolved = self.train.model_dump()
+        block = PARAMETER_BLOCKS[method]
+        for layer in (self.method_params(method), task, getattr(task, block)):
+            for name in Overrides.model_fields:
+                if (value := getattr(layer, name)) is not None:
+                    resolved[name] = value
+        return resolved
+
+
+def method_params_of(config: dict[str, Any]) -> LoraParams | AdapterHParams | FullFtParams:
+    """Rebuild the parameter block of a resolved configuration (`configs/train/*.json`)."""
+    block: Any = Study.model_fields[PARAMETER_BLOCKS[config["method"]]].annotation
+    params: LoraParams | AdapterHParams | FullFtParams = block.model_validate(
+        config["adapter"] | {"learning_rate": config["train"]["learning_rate"]}
+    )
+    return params
+
+
+def load_study(path: Path = Path("params.yaml")) -> Study:
+    """Read and check the parameters of a study.
+
+    Raises:
+        StudyError: with a line for each mistake, naming the key, the value and what is allowed.
+    """
+    try:
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"{path}: no such file; run from the top of the repository") from None
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise StudyError(f"{path}{line}: not valid YAML: {problem.splitlines()[0]}") from None
+    return check_study(values, str(path))
+
+
+def check_study(values: Any, origin: str = "params.yaml") -> Study:
+    """Check already parsed parameters; `origin` names them in messages. Raises as `load_study`."""
+    if not isinstance(values, dict):
+        raise StudyError(f"{origin}: must hold a mapping of parameters, got {values!r}")
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        by_key: dict[tuple[Any, ...], list[Any]] = {}
+        for problem in error.errors():
+            by_key.setdefault(_location(problem), []).append(problem)
+        lines = [f"{origin}: {_explain(problems)}" for problems in by_key.values()]
+        raise StudyError("\nerror: ".join(lines)) from None
+    if problems := _cross_checks(study):
+        raise StudyError("\nerror: ".join(f"{origin}: {problem}" for problem in problems))
+    return study
+
+
+def _cross_checks(study: Study) -> list[str]:
+    problems = []
+    for key, names, known in (
+        ("methods", study.methods, set(PARAMETER_BLOCKS)),
+        ("tasks", list(study.tasks), set(TASKS)),
+        ("mnli_init.task", [study.mnli_init.task], set(TASKS)),
+        ("mnli_init.tasks", study.mnli_init.tasks, set(study.tasks)),
+    ):
+        problems += [f"{key}: got '{n}'; {nearest(n, known)}" for n in names if n not in known]
+    lists: tuple[tuple[str, list[Any]], ...] = (
+        ("seeds", study.seeds),
+        ("methods", study.methods),
+        ("lora.targets", study.lora.targets),
+        ("mnli_init.tasks", study.mnli_init.tasks),
+    )
+    for key, items in lists:
+        repeated = dict.fromkeys(item for item in items if items.count(item) > 1)
+        problems += [f"{key}: {item!r} is repeated; name each once" for item in repeated]
+    return problems
+
+
+def _explain(problems: list[Any]) -> str:
+    """Turn what pydantic found out about one key into `key: got value; must be what is allowed`."""
+    first = problems[0]
+    location = _location(first)
+    key = ".".join(map(str, location))
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key; {nearest(str(location[-1]), _known_keys(location[:-1]))}"
+    if first["type"] == "missing":
+        return f"{key}: is missing; add it"
+    rules = dict.fromkeys(_rule(problem) for problem in problems)
+    return f"{key}: got {first['input']!r}; must be {' or '.join(rules)}"
+
+
+def _rule(problem: Any) -> str:
+    context = problem.get("ctx", {})
+    match problem["type"]:
+        case "too_short":
+            return f"at least {context['min_length']} item(s) long"
+        case "string_pattern_mismatch":
+            return "lower-case letters, digits, '-' and '_'"
+        case "model_type" | "dict_type":
+            return "a mapping of keys to values"
+    return str(problem["msg"]).removeprefix("Input should be ")
+
+
+def _location(problem: Any) -> tuple[Any, ...]:
+    # The branches of a union add their own names to the path; they are no keys of the file.
+    branches = ("constrained-int", "literal[")
+    return tuple(part for part in problem["loc"] if not str(part).startswith(branches))
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Study
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            field = model.model_fields[part].annotation
+            model = TaskParams if part == "tasks" and model is Study else field
+    return list(model.model_fields) if hasattr(model, "model_fields") else list(Study.model_fields)

@@ -1,0 +1,1 @@
+"""Training: one run (`loop`), and the runs of all seeds (`runner`)."""

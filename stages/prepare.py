@@ -1,0 +1,23 @@
+"""Stages `prepare@<task>` and `prepare_intermediate`: rows, cleaned, split and tokenised.
+
+Arguments: the configuration file and the folder to write.
+"""
+
+import sys
+from pathlib import Path
+
+from peft_study.errors import run_command
+from peft_study.files import read_json
+from peft_study.prepare import prepare
+
+
+def main() -> None:
+    config, directory = map(Path, sys.argv[1:])
+    summary = prepare(read_json(config), directory)
+    rows = ", ".join(f"{split['rows']} {name}" for name, split in summary["splits"].items())
+    dropped = sum(summary["dropped"].values())
+    print(f"prepare {summary['task']}: wrote {rows} rows to {directory}/ ({dropped} dropped)")
+
+
+if __name__ == "__main__":
+    run_command(main)

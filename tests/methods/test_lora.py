@@ -1,0 +1,177 @@
+"""Our LoRA against its equation, and its files against PEFT's."""
+
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from conftest import CONFIGS, small_model
+from peft_study.backbone import head_parameters, projections, set_head
+from peft_study.errors import StudyError
+from peft_study.methods import count_trainable, load_adapter, load_method, lora, save_adapter
+from peft_study.study import LoraParams
+
+METHODS = ("lora", "peft_lora", "loralib_lora")
+
+
+def params(r: int = 4, dropout: float = 0.0, targets: tuple[str, ...] = ("query",)) -> LoraParams:
+    return LoraParams.model_validate(
+        {"r": r, "alpha": 6.0, "dropout": dropout, "targets": list(targets), "learning_rate": 0.1}
+    )
+
+
+def fill(model: nn.Module, method: str) -> None:
+    """Give A and B values that depend on their place alone."""
+    with torch.no_grad():
+        for number, value in enumerate(load_method(method).adapter_state(model).values()):  # type: ignore[arg-type]
+            value.copy_(torch.randn(value.shape, generator=torch.Generator().manual_seed(number)))
+
+
+@given(
+    r=st.integers(1, 8),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    seed=st.integers(0, 9),
+)
+def test_forward_is_the_papers_equation(r: int, size: tuple[int, int], seed: int) -> None:
+    torch.manual_seed(seed)
+    plain = nn.Linear(*size)
+    layer = lora.LoRALinear(plain, params(r))
+    nn.init.normal_(layer.lora_A)
+    x = torch.randn(3, size[0])
+    assert torch.equal(layer(x), plain(x))  # B is zero: the layer starts as the one it replaces
+    nn.init.normal_(layer.lora_B)
+    update = (6.0 / r) * (layer.lora_B @ layer.lora_A)
+    expected = x @ (plain.weight + update).T + plain.bias
+    torch.testing.assert_close(layer(x), expected, atol=1e-4, rtol=1e-4)
+    weight = layer.weight.clone()
+    layer.merge()
+    layer.merge()
+    torch.testing.assert_close(layer.weight, weight + update)
+    torch.testing.assert_close(layer(x), expected, atol=1e-4, rtol=1e-4)
+    layer.unmerge()
+    layer.unmerge()
+    torch.testing.assert_close(layer.weight, weight)
+
+
+def test_dropout_acts_on_the_update_alone_and_in_training_alone() -> None:
+    layer = lora.LoRALinear(nn.Linear(4, 4), params(dropout=0.5))
+    nn.init.ones_(layer.lora_A)
+    nn.init.ones_(layer.lora_B)
+    x = torch.ones(1000, 4)
+    base = nn.functional.linear(x, layer.weight, layer.bias)
+    dropped = (layer(x) - base)[:, 0] / (layer.scaling * layer.lora_A.shape[0])
+    # The sum of four inputs, each 0 or doubled with probability one half.
+    assert set(dropped.round().tolist()) == {0.0, 2.0, 4.0, 6.0, 8.0}
+    assert dropped.mean().item() == pytest.approx(4.0, abs=0.3)
+    layer.eval()
+    assert (layer(x) - base)[:, 0].std() == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_only_a_b_and_the_head_train(model_type: str, method: str) -> None:
+    module = load_method(method)
+    model = module.adapt(small_model(model_type), params(targets=("key", "output")), seed=3)
+    set_head(model, "trained")
+    counts = count_trainable(model, module)
+    assert counts["adapter"] == 2 * 2 * 2 * 32 * 4  # layers, targets, A and B, width, rank
+    assert counts["head"] == sum(p.numel() for p in head_parameters(model).values())
+    set_head(model, "frozen")
+    assert count_trainable(model, module) == {
+        "adapter": counts["adapter"],
+        "head": 0,
+        "total": counts["adapter"],
+    }
+
+
+def test_deberta_head_includes_its_fresh_pooler() -> None:
+    """DeBERTa-v2's checkpoints lack the pooler: frozen, it would stay random."""
+    assert any(name.startswith("pooler.") for name in head_parameters(small_model("deberta-v2")))
+    names = head_parameters(small_model("bert"))
+    assert {name.split(".")[0] for name in names} == {"classifier"}
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_implementations_start_from_the_same_a(model_type: str) -> None:
+    states = [
+        load_method(name).adapter_state(
+            load_method(name).adapt(small_model(model_type), params(targets=("query", "value")), 5)
+        )
+        for name in METHODS
+    ]
+    assert list(states[0]) == list(states[1]) == list(states[2])
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name])
+        assert torch.equal(value, states[2][name])
+        assert bool(value.any()) == (".lora_A." in name)
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_whole_model_merges(model_type: str) -> None:
+    model = lora.adapt(small_model(model_type), params(targets=("query", "output")), 0).eval()
+    fill(model, "lora")
+    ids = torch.arange(5, 25).reshape(2, 10)
+    with torch.no_grad():
+        unmerged = model(input_ids=ids).logits
+        lora.merge(model)
+        torch.testing.assert_close(model(input_ids=ids).logits, unmerged)
+        lora.unmerge(model)
+        torch.testing.assert_close(model(input_ids=ids).logits, unmerged)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_what_we_save_peft_loads(model_type: str, method: str, tmp_path: Path) -> None:
+    module = load_method(method)
+    p = params(targets=("query", "value"))
+    model = module.adapt(small_model(model_type), p, 0).eval()
+    fill(model, method)
+    with torch.no_grad():
+        for value in head_parameters(model).values():
+            value.add_(0.1)
+    save_adapter(model, module, p, tmp_path)
+    loaded = peft.PeftModel.from_pretrained(small_model(model_type), str(tmp_path)).eval()
+    ids = torch.arange(5, 25).reshape(2, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
+        plain = small_model(model_type)(input_ids=ids).logits
+    assert (plain - loaded(input_ids=ids).logits).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_peft_saves_we_load(method: str, tmp_path: Path) -> None:
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS", r=4, lora_alpha=6, target_modules=["query", "value"]
+    )
+    theirs = peft.get_peft_model(small_model("bert"), config).eval()
+    for name, value in theirs.named_parameters():
+        if "lora_" in name or "modules_to_save" in name:
+            nn.init.normal_(value)
+    theirs.save_pretrained(tmp_path)
+    module = load_method(method)
+    ours = module.adapt(small_model("bert"), params(targets=("query", "value")), 9).eval()
+    load_adapter(ours, module, tmp_path)
+    ids = torch.arange(5, 25).reshape(2, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(input_ids=ids).logits, theirs(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("changed", [params(r=2), params(targets=("value",))])
+def test_an_adapter_of_another_shape_is_refused(changed: LoraParams, tmp_path: Path) -> None:
+    module = load_method("lora")
+    save_adapter(module.adapt(small_model("bert"), params(), 0), module, params(), tmp_path)
+    model = module.adapt(small_model("bert"), changed, 0)
+    with pytest.raises(StudyError, match="trained with another rank"):
+        load_adapter(model, module, tmp_path)
+
+
+def test_projections_are_the_attentions_own() -> None:
+    """`output` is the projection after attention, not the feed-forward layer of the same name."""
+    for model_type in CONFIGS:
+        found = projections(small_model(model_type), ["query", "key", "value", "output"])
+        assert len(found) == 8
+        assert {(m.in_features, m.out_features) for m in found.values()} == {(32, 32)}

@@ -1,0 +1,107 @@
+"""Which stages a changed parameter concerns, and models that cannot be used."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peft_study.configure import configure
+from peft_study.errors import StudyError
+from peft_study.study import check_study
+
+LORA_TRAINING = {
+    f"{stage}/{method}{task}"
+    for method in ("lora", "peft_lora")
+    for stage, task in (
+        ("mnli_init", ""),
+        ("train", "-movie_polarity"),
+        ("train", "-tweet_rating"),
+        ("train", "-editorial_polarity"),
+    )
+}
+STARTS = {f"start/{m}-editorial_polarity" for m in ("lora", "peft_lora", "adapter_h", "full_ft")}
+INTERMEDIATE = {f"mnli_init/{m}" for m in ("lora", "peft_lora", "adapter_h", "full_ft")}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "concerned"),
+    [
+        ("lora.r", 3, LORA_TRAINING),
+        ("runner.workers", 1, set()),
+        ("mnli_init.mode", "none", STARTS | INTERMEDIATE),
+        ("mnli_init.learning_rate", 1e-3, INTERMEDIATE),
+        (
+            "tasks.tweet_rating.full_ft",
+            {"learning_rate": 3e-5},
+            {"train/full_ft-tweet_rating"},
+        ),
+        ("tasks.tweet_rating.train_rows", 80, {"prepare/tweet_rating"}),
+        (
+            "adapter_h.bottleneck",
+            4,
+            {"mnli_init/adapter_h"}
+            | {
+                f"train/adapter_h-{t}"
+                for t in ("movie_polarity", "tweet_rating", "editorial_polarity")
+            },
+        ),
+    ],
+)
+def test_a_parameter_concerns_the_stages_it_changes_and_no_other(
+    params: dict[str, Any],
+    set_key: Callable[[dict[str, Any], str, Any], None],
+    key: str,
+    value: Any,
+    concerned: set[str],
+) -> None:
+    before = configure(check_study(params))
+    set_key(params, key, value)
+    after = configure(check_study(params))
+    assert set(before) == set(after)
+    assert {name for name in before if before[name] != after[name]} == concerned
+
+
+def test_a_sixth_seed_leaves_preparation_and_intermediate_task_alone(
+    params: dict[str, Any],
+) -> None:
+    before = configure(check_study(params))
+    params["seeds"].append(6)
+    after = configure(check_study(params))
+    changed = {name.split("/")[0] for name in before if before[name] != after[name]}
+    assert changed == {"train", "aggregate"}
+
+
+@pytest.mark.parametrize(
+    ("break_it", "named"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
+        (
+            lambda folder: (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"})),
+            "architecture 'gpt2' has no known weight names; known: bert, deberta-v2, roberta",
+        ),
+        (
+            lambda folder: [(folder / name).unlink() for name in ("tokenizer.json", "vocab.txt")],
+            "holds no tokeniser",
+        ),
+    ],
+)
+def test_unusable_model_folder(
+    params: dict[str, Any],
+    model_path: Path,
+    tmp_path: Path,
+    break_it: Callable[[Path], None],
+    named: str,
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_path, folder)
+    break_it(folder)
+    params["model"]["name"] = str(folder)
+    with pytest.raises(StudyError, match=named) as caught:
+        configure(check_study(params))
+    assert "model.name" in str(caught.value)
+    assert "\n" not in str(caught.value)

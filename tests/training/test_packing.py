@@ -1,0 +1,96 @@
+"""Packed batches compute what padded ones compute."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from conftest import CONFIGS, small_model
+from peft_study.backbone import set_head
+from peft_study.methods import load_method
+from peft_study.study import AdapterHParams, FullFtParams, LoraParams
+from peft_study.training.batches import Split
+from peft_study.training.packing import classify, fit, pack
+
+LORA = LoraParams.model_validate(
+    {"r": 4, "alpha": 8.0, "dropout": 0.0, "targets": ["query", "output"], "learning_rate": 0.1}
+)
+PARAMS = {
+    "lora": LORA,
+    "peft_lora": LORA,
+    "loralib_lora": LORA,
+    "adapter_h": AdapterHParams(bottleneck=4, activation="gelu", learning_rate=0.1),
+    "full_ft": FullFtParams(learning_rate=0.1, save_weights=False),
+}
+
+
+def make_split(lengths: list[int]) -> Split:
+    generator = torch.Generator().manual_seed(len(lengths))
+    ids = [torch.randint(5, 30000, (n,), generator=generator).tolist() for n in lengths]
+    return Split([str(n) for n in lengths], {"input_ids": ids}, torch.zeros(len(lengths)))
+
+
+def padded_logits(model, split: Split) -> Tensor:  # type: ignore[no-untyped-def]
+    """Compute logits by the model's own forward, padded to the longest."""
+    ids = split.columns["input_ids"]
+    longest = max(map(len, ids))
+    fill = model.config.pad_token_id
+    padded = torch.tensor([row + [fill] * (longest - len(row)) for row in ids])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
+    logits: Tensor = model(input_ids=padded, attention_mask=mask).logits
+    return logits
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(2, 60), min_size=1, max_size=12), width=st.integers(1, 150))
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_logits_equal_padded_ones(model_type: str, lengths: list[int], width: int) -> None:
+    model, split = small_model(model_type), make_split(lengths)
+    with torch.no_grad():
+        batch = pack(split, list(range(len(lengths))), model, width)
+        torch.testing.assert_close(
+            classify(model, batch), padded_logits(model, split), atol=1e-5, rtol=0
+        )
+    assert batch.tokens == sum(lengths)
+
+
+@pytest.mark.parametrize("method", PARAMS)
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_gradients_equal_padded_ones(model_type: str, method: str) -> None:
+    module = load_method(method)
+    model = module.adapt(small_model(model_type), PARAMS[method], 0).eval()
+    set_head(model, "trained")
+    with torch.no_grad():
+        for value in module.adapter_state(model).values():
+            value.add_(0.1 * torch.randn(value.shape))
+    split = make_split([30, 7, 22, 41, 3, 12])
+    gradients = []
+    for logits in (
+        classify(model, pack(split, list(range(6)), model)),
+        padded_logits(model, split),
+    ):
+        trained = [p for p in model.parameters() if p.requires_grad]
+        weighted = (logits * torch.arange(12.0).reshape(6, 2)).sum()
+        gradients.append(torch.autograd.grad(weighted, trained))
+    for packed, padded in zip(*gradients, strict=True):
+        torch.testing.assert_close(packed, padded, atol=1e-5, rtol=1e-4)
+
+
+def test_examples_do_not_see_each_other() -> None:
+    model, split = small_model("bert"), make_split([10, 12, 14])
+    other = make_split([10, 12, 14])
+    other.columns["input_ids"][1] = [7] * 12
+    with torch.no_grad():
+        one = classify(model, pack(split, [0, 1, 2], model))
+        two = classify(model, pack(other, [0, 1, 2], model))
+    assert torch.equal(one[[0, 2]], two[[0, 2]])
+    assert not torch.allclose(one[1], two[1])
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40), extra=st.integers(0, 60))
+def test_fit_places_every_item_once_within_the_width(lengths: list[int], extra: int) -> None:
+    width = max(lengths) + extra
+    rows = fit(lengths, width)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+    assert all(sum(lengths[i] for i in row) <= width for row in rows)
