@@ -1,12 +1,13 @@
 """Cleaning and splitting lose nothing silently and keep texts and labels together."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, note
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -36,34 +37,50 @@ def test_minus_one_is_a_score_where_labels_are_scores() -> None:
 
 
 @given(
-    groups=st.lists(st.integers(0, 12), min_size=8, max_size=60),
+    groups=st.lists(st.integers(0, 40), min_size=150, max_size=200),
     seed=st.integers(0, 3),
-    validation=st.integers(1, 5),
+    missing=st.sets(st.integers(0, 199)),
 )
-def test_splits_share_no_row_and_no_group(groups: list[int], seed: int, validation: int) -> None:
+def test_splits_share_no_row_and_no_group(groups: list[int], seed: int, missing: set[int]) -> None:
     rows = [row(i, f"text {i}", 1, group=str(g)) for i, g in enumerate(groups)]
     try:
-        train, held_out = split(rows, None, validation, seed)
-    except StudyError:
-        assert len(set(groups)) < 2 or len(rows) - validation < max(map(groups.count, groups))
-        return
-    assert len(held_out) == validation
-    assert {r.group for r in train}.isdisjoint(r.group for r in held_out)
+        train, held_out = split(rows, None, 2, seed)
+        # Another task on the same texts, with other rows missing and another number wanted.
+        others = split([r for r in rows if int(r.id) not in missing], None, 1, seed)
+    except StudyError as error:
+        note(str(error))
+        assume(False)
+    assert len(held_out) == 2
+    for one in (train, others[0]):
+        for two in (held_out, others[1]):
+            assert {r.group for r in one}.isdisjoint(r.group for r in two)
     assert {r.id for r in train}.isdisjoint(r.id for r in held_out)
-    assert (train, held_out) == split(rows, None, validation, seed)
+    assert (train, held_out) == split(rows, None, 2, seed)
+
+
+def test_a_share_of_the_groups_is_held_out() -> None:
+    rows = [row(i, str(i), 1) for i in range(5000)]
+    train, held_out = split(rows, None, 900, seed=0)
+    assert len(held_out) == 900
+    assert 0.78 < len(train) / len(rows) < 0.82
+    assert len(split(rows, 100, 900, seed=0)[0]) == 100
 
 
 def test_too_few_rows() -> None:
-    rows = [row(i, str(i), 1) for i in range(9)]
-    with pytest.raises(StudyError, match=r"only 9 usable rows .* lower train_rows"):
-        split(rows, 8, 2, 0)
+    rows = [row(i, str(i), 1) for i in range(90)]
+    with pytest.raises(StudyError, match=r"train_rows: got 90; must be at most the \d+ that are"):
+        split(rows, 90, 2, 0)
+    with pytest.raises(StudyError, match=r"validation_rows: got 80; must be at most the \d+"):
+        split(rows, 10, 80, 0)
 
 
 @pytest.fixture
 def config(archive: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(opinions, "fetch", lambda: archive)
     return {
+        "key": "tasks.editorial_polarity",
         "task": "editorial_polarity",
+        "task_definition": asdict(TASKS["editorial_polarity"]),
         "source": "opinions",
         "split_seed": 0,
         "train_rows": 200,
@@ -100,7 +117,15 @@ def test_prepared_rows_are_the_sources_rows(config: dict[str, Any], tmp_path: Pa
     assert groups["train"].isdisjoint(groups["validation"])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["splits"]["train"]["rows"] == 200
-    assert summary["dropped"]["missing_label"] == 244
+    first_of_text: dict[tuple[str, ...], Row] = {}
+    for original in source.values():
+        first_of_text.setdefault(original.texts, original)
+    assert summary["dropped"] == {
+        "empty_text": 0,
+        "repeated_text": len(source) - len(first_of_text),
+        "missing_label": sum(r.label is None for r in first_of_text.values()),
+    }
+    assert summary["dropped"]["missing_label"] > 0
     labels = stored["validation"]["label"]
     majority = 1 if sum(stored["train"]["label"]) > 100 else 0
     assert summary["baseline"]["accuracy"] == pytest.approx(list(labels).count(majority) / 100)
@@ -109,8 +134,8 @@ def test_prepared_rows_are_the_sources_rows(config: dict[str, Any], tmp_path: Pa
 def test_one_class_only_is_an_error(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [row(i, f"text {i}", 1) for i in range(400)]
+    rows = [row(i, f"text {i}", 1) for i in range(800)]
     monkeypatch.setattr("peft_study.prepare.read_rows", lambda *_: iter(rows))
-    with pytest.raises(StudyError, match="one class only"):
+    with pytest.raises(StudyError, match=r"tasks\.editorial_polarity: the train split holds one"):
         prepare(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()

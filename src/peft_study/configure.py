@@ -4,6 +4,7 @@ DVC compares these files, so a changed parameter reruns the stages whose file it
 other. Everything that can be known to be wrong before training is found here.
 """
 
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from peft_study.architectures import model_config
 from peft_study.errors import StudyError
 from peft_study.files import write_json
 from peft_study.study import AdapterHParams, LoraParams, Overrides, Study, TaskParams
+from peft_study.tasks import TASKS
 
 # The libraries whose versions can change a trained weight.
 PACKAGES = ("accelerate", "adapters", "loralib", "peft", "tokenizers", "torch", "transformers")
@@ -31,7 +33,7 @@ def configure(study: Study) -> dict[str, dict[str, Any]]:
     init = study.mnli_init
     starters = init.tasks if init.mode == "per_method" else []
     configs: dict[str, dict[str, Any]] = {
-        "prepare_intermediate": _prepare(study, init.task, init),
+        "prepare_intermediate": _prepare(study, "mnli_init", init.task, init),
         "parity": {"model": study.model.name, "packages": versions},
         "aggregate": {
             "study": study.study,
@@ -42,7 +44,7 @@ def configure(study: Study) -> dict[str, dict[str, Any]]:
         },
     }
     for name, task in study.tasks.items():
-        configs[f"prepare/{name}"] = _prepare(study, name, task)
+        configs[f"prepare/{name}"] = _prepare(study, f"tasks.{name}", name, task)
     for method in study.methods:
         configs[f"mnli_init/{method}"] = (
             _train(study, method, init.task, init, versions)
@@ -87,9 +89,11 @@ def check_against_model(study: Study) -> None:
             )
 
 
-def _prepare(study: Study, name: str, task: TaskParams) -> dict[str, Any]:
+def _prepare(study: Study, key: str, name: str, task: TaskParams) -> dict[str, Any]:
     return {
+        "key": key,
         "task": name,
+        "task_definition": asdict(TASKS[name]),
         "source": study.data.source,
         "split_seed": study.data.split_seed,
         "train_rows": task.train_rows,
@@ -107,6 +111,7 @@ def _train(
     return {
         "method": method,
         "task": name,
+        "task_definition": asdict(TASKS[name]),
         "model": study.model.name,
         "seeds": study.seeds,
         "adapter": params.model_dump(exclude=shared),

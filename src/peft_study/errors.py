@@ -24,3 +24,5 @@ def run_command(command: Callable[[], None]) -> None:
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

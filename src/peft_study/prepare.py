@@ -1,6 +1,6 @@
 """From a source's rows to the two tokenised splits that training reads."""
 
-import random
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +16,9 @@ from peft_study.errors import StudyError
 from peft_study.files import write_json
 from peft_study.metrics import score
 from peft_study.sources import Row, read_rows
-from peft_study.tasks import TASKS, Task
+from peft_study.tasks import Task
+
+HELD_OUT = 0.2  # the share of a source's groups from which validation rows are drawn
 
 
 def prepare(config: dict[str, Any], directory: Path) -> dict[str, Any]:
@@ -30,15 +32,17 @@ def prepare(config: dict[str, Any], directory: Path) -> dict[str, Any]:
     Raises:
         StudyError: the source fails, or holds too few rows.
     """
-    task = TASKS[config["task"]]
+    task = Task.from_config(config["task_definition"])
     rows, dropped = clean(read_rows(config["source"], config["task"]), task)
-    train, validation = split(
-        rows, config["train_rows"], config["validation_rows"], config["split_seed"]
-    )
+    wanted = config["train_rows"], config["validation_rows"]
+    try:
+        train, validation = split(rows, *wanted, config["split_seed"])
+    except StudyError as error:
+        raise StudyError(f"{config['key']}.{error}") from None
     if task.labels:
         for name, part in (("train", train), ("validation", validation)):
             if len({row.label for row in part}) < 2:
-                raise StudyError(f"tasks.{config['task']}: the {name} split holds one class only")
+                raise StudyError(f"{config['key']}: the {name} split holds one class only")
     splits = {
         name: tokenise(part, config["model"], config["max_length"])
         for name, part in (("train", train), ("validation", validation))
@@ -59,7 +63,7 @@ def prepare(config: dict[str, Any], directory: Path) -> dict[str, Any]:
 
 
 def clean(rows: Iterable[Row], task: Task) -> tuple[list[Row], dict[str, int]]:
-    """Drop rows without a label, without text, or whose texts came before; count each reason.
+    """Drop rows without text, whose texts came before, or without a label; count each reason.
 
     A missing label is None or -1, GLUE's and SNLI's sign for it. Repeated texts are dropped so that
     no text can stand in both splits.
@@ -68,47 +72,47 @@ def clean(rows: Iterable[Row], task: Task) -> tuple[list[Row], dict[str, int]]:
     seen: set[tuple[str, ...]] = set()
     dropped = {"missing_label": 0, "empty_text": 0, "repeated_text": 0}
     for row in rows:
-        if row.label is None or (task.labels and row.label == -1):
-            dropped["missing_label"] += 1
-        elif not all(text.strip() for text in row.texts):
+        if not all(text.strip() for text in row.texts):
             dropped["empty_text"] += 1
         elif row.texts in seen:
             dropped["repeated_text"] += 1
+        elif row.label is None or (task.labels and row.label == -1):
+            dropped["missing_label"] += 1
         else:
-            seen.add(row.texts)
             kept.append(row)
+        seen.add(row.texts)
     return kept, dropped
 
 
 def split(
     rows: list[Row], train_rows: int | None, validation_rows: int, seed: int
 ) -> tuple[list[Row], list[Row]]:
-    """Draw a validation split and a training split that share no row and no group.
+    """Draw a training and a validation split that share no row and no group.
 
-    Groups are shuffled with `seed`; the validation split takes whole groups until it is full, the
-    training split starts with the next group. Neither exceeds the number of rows asked for;
-    `train_rows` None takes all that are left.
+    A hash of the seed and the group decides on which side a group lies and in which order it is
+    drawn, so a group that one task holds out, no other task with that seed trains on: not even the
+    intermediate task. Neither split exceeds the rows asked for; `train_rows` None takes all.
 
     Raises:
         StudyError: there are fewer rows than asked for.
     """
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.group, []).append(row)
-    order = list(groups.values())
-    random.Random(seed).shuffle(order)
-    validation: list[Row] = []
-    while order and len(validation) < validation_rows:
-        validation += order.pop()
-    rest = [row for group in order for row in group]
-    wanted = len(rest) if train_rows is None else train_rows
-    if len(validation) < validation_rows or len(rest) < wanted or not rest:
-        raise StudyError(
-            f"{validation_rows} validation and {train_rows or 'some'} training rows were asked "
-            f"for, but only {len(rows)} usable rows in {len(groups)} groups are there; "
-            "lower train_rows or validation_rows"
-        )
-    return rest[:wanted], validation[:validation_rows]
+
+    def place(row: Row) -> float:
+        digest = hashlib.sha256(f"{seed}:{row.group}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
+
+    ordered = sorted(rows, key=lambda row: (place(row), row.group))
+    validation = [row for row in ordered if place(row) < HELD_OUT]
+    train = [row for row in ordered if place(row) >= HELD_OUT]
+    for key, wanted, found in (
+        ("train_rows", train_rows or 2, train),
+        ("validation_rows", validation_rows, validation),
+    ):
+        if len(found) < wanted:
+            raise StudyError(
+                f"{key}: got {wanted}; must be at most the {len(found)} that are there"
+            )
+    return train[:train_rows], validation[:validation_rows]
 
 
 def tokenise(rows: list[Row], model: str, max_length: int) -> datasets.Dataset:

@@ -5,6 +5,7 @@ A task is a row of this table. Where its rows come from is a source's business
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,16 @@ class Task:
     def num_outputs(self) -> int:
         """Width of the task head: a unit per class, or one for regression."""
         return len(self.labels) if self.labels else 1
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Task":
+        """Rebuild a task from a stage's configuration, which holds it in full."""
+        labels = config["labels"]
+        return cls(
+            texts=tuple(config["texts"]),
+            labels=None if labels is None else tuple(labels),
+            metrics=tuple(config["metrics"]),
+        )
 
 
 _POLARITY = Task(texts=("text",), labels=("negative", "positive"), metrics=("accuracy", "f1"))

@@ -1,5 +1,6 @@
 """One run: the same bytes twice, from the right start, reporting the right evaluation."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def make_config(method: str, model: Path, **train: Any) -> dict[str, Any]:
     return {
         "method": method,
         "task": "movie_polarity",
+        "task_definition": asdict(TASKS["movie_polarity"]),
         "model": str(model),
         "adapter": ADAPTERS[method],
         "train": hyper | train,

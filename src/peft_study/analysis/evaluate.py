@@ -7,7 +7,7 @@ import pandas as pd
 
 from peft_study.files import read_json
 from peft_study.metrics import score
-from peft_study.tasks import TASKS
+from peft_study.tasks import Task
 
 
 def evaluate(config: dict[str, Any], runs: Path, prepared: Path) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def evaluate(config: dict[str, Any], runs: Path, prepared: Path) -> dict[str, An
         `{task, method, baseline, trainable, report, seeds: {seed: {best, last}}}`, where `best`
         and `last` each hold `step`, `epoch` and a fraction per metric.
     """
-    task = TASKS[config["task"]]
+    task = Task.from_config(config["task_definition"])
     seeds = {}
     for seed in config["seeds"]:
         directory = runs / f"seed-{seed}"

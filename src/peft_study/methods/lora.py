@@ -3,16 +3,16 @@
 Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
 """
 
-import math
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from peft_study.backbone import head_parameters, projections, replace_module
+from peft_study.backbone import projections, replace_module
+from peft_study.methods.peft_format import PEFT_PREFIX, adapter_config, initialise
 from peft_study.study import LoraParams
+
+__all__ = ["LoRALinear", "adapt", "adapter_config", "adapter_state", "merge", "unmerge"]
 
 
 class LoRALinear(nn.Linear):
@@ -103,43 +103,3 @@ def unmerge(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, LoRALinear):
             module.unmerge()
-
-
-# What follows is shared by the three implementations of LoRA, so that they start alike and are
-# saved alike.
-
-PEFT_PREFIX = "base_model.model."
-
-
-def initialise(state: dict[str, nn.Parameter], seed: int) -> None:
-    """Draw A (r, in) Kaiming-uniform with a = sqrt(5) and set B (out, r) to zero.
-
-    With one seed, every implementation starts from the same A. Kaiming-uniform is what loralib and
-    PEFT do; the paper's section 4.1 names a Gaussian.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in state.items():
-            if ".lora_A." in name:
-                drawn = torch.empty(parameter.shape, device="cpu")
-                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
-                parameter.copy_(drawn)
-            else:
-                parameter.zero_()
-
-
-def adapter_config(model: PreTrainedModel, params: LoraParams) -> dict[str, Any]:
-    """Describe the adapter as PEFT's `adapter_config.json`, for `PeftModel.from_pretrained`."""
-    return {
-        "peft_type": "LORA",
-        "task_type": "SEQ_CLS",
-        "base_model_name_or_path": None,
-        "r": params.r,
-        "lora_alpha": params.alpha,
-        "lora_dropout": params.dropout,
-        "target_modules": sorted(projections(model, list(params.targets))),
-        "modules_to_save": sorted({name.split(".")[0] for name in head_parameters(model)}),
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-    }

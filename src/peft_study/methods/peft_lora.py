@@ -6,7 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from peft_study.backbone import projections
-from peft_study.methods.lora import PEFT_PREFIX, adapter_config, initialise
+from peft_study.methods.peft_format import PEFT_PREFIX, adapter_config, initialise
 from peft_study.study import LoraParams
 
 __all__ = ["adapt", "adapter_config", "adapter_state"]

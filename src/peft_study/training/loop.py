@@ -25,7 +25,7 @@ from peft_study.methods import (
 )
 from peft_study.metrics import score
 from peft_study.study import method_params_of
-from peft_study.tasks import TASKS, Task
+from peft_study.tasks import Task
 from peft_study.training.batches import Split, by_length, epoch_order, load_splits
 from peft_study.training.packing import classify, pack
 
@@ -80,7 +80,7 @@ def train_run(
     Raises:
         StudyError: the start does not fit the adapter.
     """
-    task, hyper = TASKS[config["task"]], config["train"]
+    task, hyper = Task.from_config(config["task_definition"]), config["train"]
     train, validation = load_splits(data)
     method, model = build(config, seed)
     if start is not None and (start / WEIGHTS_FILE).is_file():
@@ -147,7 +147,8 @@ def train_run(
 def build(config: dict[str, Any], seed: int) -> tuple[Method, PreTrainedModel]:
     """Load the encoder, adapt it and set its head, all from `config` and `seed` alone."""
     method = load_method(config["method"])
-    model = load_model(config["model"], TASKS[config["task"]].num_outputs, seed)
+    outputs = Task.from_config(config["task_definition"]).num_outputs
+    model = load_model(config["model"], outputs, seed)
     method.adapt(model, method_params_of(config), seed)
     set_head(model, config["train"]["head"])
     return method, model
