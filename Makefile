@@ -7,18 +7,18 @@ export PATH := $(BIN):$(PATH)
 
 ## study: create the environment and run the study of params.yaml
 study: env check
-	dvc repro
+	$(BIN)/dvc repro
 
 ## check: validate params.yaml without training
 check: env
-	@python stages/configure.py --check
+	@$(BIN)/python stages/configure.py --check
 
 ## test: create the environment; lint, types and tests
 test: env
-	ruff check .
-	ruff format --check .
-	mypy
-	pytest
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
 
 ## env: create .venv from the pinned versions, if they changed
 env: $(VENV)/installed
@@ -26,11 +26,11 @@ env: $(VENV)/installed
 $(VENV)/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $(PYTHON) is too old; Python 3.11 or newer is needed: make PYTHON=python3.11" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
 	touch $@
 
 ## readme: write the results of the last run into the README
 readme: env
-	python -m peft_study.analysis.readme
+	$(BIN)/python -m peft_study.analysis.readme

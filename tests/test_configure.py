@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from peft_study.configure import configure
+from peft_study.configure import configure, pinned
 from peft_study.errors import StudyError
 from peft_study.study import check_study
+
+config = {"hidden_size": 8, "max_position_embeddings": 600}
 
 LORA_TRAINING = {
     f"{stage}/{method}{task}"
@@ -23,6 +25,11 @@ LORA_TRAINING = {
     )
 }
 STARTS = {f"start/{m}-editorial_polarity" for m in ("lora", "peft_lora", "adapter_h", "full_ft")}
+ALL_TRAINING = {
+    f"train/{method}-{task}"
+    for method in ("lora", "peft_lora", "adapter_h", "full_ft")
+    for task in ("movie_polarity", "tweet_rating", "editorial_polarity")
+}
 INTERMEDIATE = {f"mnli_init/{m}" for m in ("lora", "peft_lora", "adapter_h", "full_ft")}
 
 
@@ -38,6 +45,8 @@ INTERMEDIATE = {f"mnli_init/{m}" for m in ("lora", "peft_lora", "adapter_h", "fu
             {"learning_rate": 3e-5},
             {"train/full_ft-tweet_rating"},
         ),
+        ("train.epochs", 3, ALL_TRAINING),
+        ("full_ft.epochs", 3, {name for name in ALL_TRAINING if "/full_ft-" in name}),
         ("tasks.tweet_rating.train_rows", 80, {"prepare/tweet_rating"}),
         (
             "adapter_h.bottleneck",
@@ -80,8 +89,15 @@ def test_a_sixth_seed_leaves_preparation_and_intermediate_task_alone(
         (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
         (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "no valid 'model_type'"),
         (
-            lambda folder: (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"})),
+            lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'),
+            "no valid 'hidden_size'",
+        ),
+        (
+            lambda folder: (folder / "config.json").write_text(
+                json.dumps(config | {"model_type": "gpt2"})
+            ),
             "architecture 'gpt2' has no known weight names; known: bert, deberta-v2, roberta",
         ),
         (
@@ -105,3 +121,31 @@ def test_unusable_model_folder(
         configure(check_study(params))
     assert "model.name" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_another_model_in_the_same_folder_concerns_all_that_read_it(
+    params: dict[str, Any], model_path: Path, tmp_path: Path
+) -> None:
+    configs = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        shutil.copytree(model_path, folder)
+        if name == "two":
+            weights = folder / "model.safetensors"
+            weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+        params["model"] = {"name": str(folder), "max_length": 64}
+        params["lora"]["r"] = params["adapter_h"]["bottleneck"] = 4
+        configs.append(configure(check_study(params)))
+    changed = {name.split("/")[0] for name in configs[0] if configs[0][name] != configs[1][name]}
+    assert {"prepare", "train", "mnli_init", "parity"} <= changed
+    digests = [c["train/lora-movie_polarity"]["model_sha256"] for c in configs]
+    assert digests[0] != digests[1]
+
+
+def test_an_environment_that_is_not_the_pinned_one(tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("torch==1.0.0\n")
+    with pytest.raises(StudyError, match=r"torch is pinned to 1\.0\.0, but .* run 'make env'"):
+        pinned(("torch",), lock)
+    with pytest.raises(StudyError, match="peft is pinned to None"):
+        pinned(("peft",), lock)

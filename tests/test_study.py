@@ -25,7 +25,8 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("lora.r", True, ("got True", "valid integer")),
     ("lora.r", 385, ("got 385", "at most 384", "minilm")),
     ("lora.alpha", 0, ("got 0", "greater than 0")),
-    ("lora.alpha", math.nan, ("got nan", "greater than 0")),
+    ("lora.alpha", math.nan, ("got nan", "finite number")),
+    ("lora.alpha", math.inf, ("got inf", "finite number")),
     ("lora.dropout", 1.0, ("got 1.0", "less than 1")),
     ("lora.targets", [], ("got []", "at least 1 item")),
     ("lora.targets", ["query", "query"], ("'query' is repeated",)),
@@ -39,6 +40,7 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("full_ft.save_weights", "no", ("got 'no'", "valid boolean")),
     ("seeds", [], ("got []", "at least 1 item")),
     ("seeds", [1, 2, 1], ("1 is repeated",)),
+    ("seeds", [2**64], ("got 18446744073709551616", "less than 4294967296")),
     ("seeds", 5, ("got 5", "valid list")),
     ("methods", [], ("got []", "at least 1 item")),
     ("methods", ["lroa"], ("got 'lroa'", "did you mean 'lora'?", "full_ft")),
@@ -56,6 +58,8 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("train.warmup_ratio", 1.5, ("got 1.5", "less than 1")),
     ("train.batch_size", None, ("got None", "valid integer")),
     ("model.name", "no/such/folder", ("no such folder", "minilm")),
+    ("model.name", "", ("got ''", "not empty")),
+    ("tasks", {1: {"validation_rows": 9}}, ("got 1", "valid string")),
     ("model.max_length", 4, ("got 4", "greater than or equal to 8")),
     ("model.max_length", 513, ("got 513", "less than or equal to 512")),
     ("data.source", "glue", ("got 'glue'", "'opinions'")),
@@ -98,6 +102,7 @@ def test_missing_key(params: dict[str, Any], key: str) -> None:
         (b"study: a\nstudy: b\n", "line 2: not valid YAML"),
         (b"study: caf\xe9\n", "not UTF-8"),
         (b"- 1\n", "must hold a mapping"),
+        (b"study: 2024-13-45\n", "cannot be read"),
         (b"", "must hold a mapping"),
     ],
 )
@@ -121,7 +126,6 @@ def test_the_most_specific_hyperparameter_wins(params: dict[str, Any]) -> None:
     params["train"]["epochs"] = 1
     params["lora"]["epochs"] = 2
     params["tasks"]["tweet_rating"] |= {"epochs": 3, "lora": {"epochs": 4}}
-    del params["tasks"]["movie_polarity"]["epochs"]
     study = check_study(params)
     epochs = {
         (method, task): study.hyperparameters(method, study.tasks[task])["epochs"]

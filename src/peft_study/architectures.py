@@ -4,8 +4,10 @@ The canonical names are those of the LoRA paper's section 5 and Table 6: `query`
 and `output` (W_q, W_k, W_v, W_o), the four square projections of a self-attention layer.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,12 @@ from typing import Any
 from peft_study.errors import StudyError, nearest
 
 WEIGHTS = ("query", "key", "value", "output")
+TOKENISER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def model_folder(name: str) -> Path:
     for needed in ("config.json", "model.safetensors"):
         if not (folder / needed).is_file():
             raise StudyError(f"model.name is '{name}': {folder / needed} is missing")
-    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt", "spm.model")):
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
         raise StudyError(f"model.name is '{name}': {folder} holds no tokeniser (tokenizer.json)")
     return folder
 
@@ -106,12 +114,26 @@ def model_config(name: str) -> dict[str, Any]:
     """
     path = model_folder(name) / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise StudyError(f"model.name is '{name}': {path} is not valid JSON: {error}") from None
-    model_type = config.get("model_type", "")
+    needed = {"model_type": str} | dict.fromkeys(("hidden_size", "max_position_embeddings"), int)
+    for key, kind in needed.items():
+        if not (isinstance(config, dict) and isinstance(config.get(key), kind)):
+            raise StudyError(f"model.name is '{name}': {path} has no valid '{key}'")
     try:
-        architecture(model_type)
+        architecture(config["model_type"])
     except StudyError as error:
         raise StudyError(f"model.name is '{name}': {error}") from None
-    return config
+    return dict(config)
+
+
+@cache
+def model_digest(folder: Path) -> str:
+    """Return a sha256 over the files of a model that decide what it computes."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors", *TOKENISER_FILES):
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -12,24 +12,37 @@ def load_model(name: str, num_outputs: int, seed: int) -> PreTrainedModel:
     """Load a pretrained encoder in float32 with a task head drawn from `seed`.
 
     Args:
-        name: `model.name` of the parameters.
+        name: `model.name` of the parameters. A head that the folder holds is not used.
         num_outputs: width of the head; 1 for regression.
-        seed: seeds the global generator, from which transformers draws the head.
+        seed: seeds the global generator, from which the head is drawn as in pre-training.
 
     Raises:
-        StudyError: the model's folder is incomplete or its architecture unknown.
+        StudyError: the folder is incomplete, its architecture unknown, or an encoder weight is
+            missing, which would otherwise stay random.
     """
-    model_config(name)
+    heads = architecture(model_config(name)["model_type"]).head
     logging.set_verbosity_error()  # that the head is fresh is the point, not a warning
-    torch.manual_seed(seed)
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+    model, report = AutoModelForSequenceClassification.from_pretrained(
         model_folder(name),
         num_labels=num_outputs,
         dtype=torch.float32,
         local_files_only=True,
         use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
     )
-    return model
+    unfit = [*report["missing_keys"], *report["mismatched_keys"]]
+    if missing := sorted(key for key in unfit if key.split(".")[0] not in heads):
+        raise StudyError(
+            f"model.name is '{name}': model.safetensors lacks '{missing[0]}' in the shape that "
+            f"config.json asks for ({len(missing)} such weights)"
+        )
+    torch.manual_seed(seed)
+    for head in heads:
+        for module in getattr(model, head).modules():
+            model._init_weights(module)
+    pretrained: PreTrainedModel = model
+    return pretrained
 
 
 def projections(model: PreTrainedModel, weights: list[str]) -> dict[str, nn.Linear]:

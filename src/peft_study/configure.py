@@ -9,14 +9,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from peft_study.architectures import model_config
+from peft_study.architectures import model_config, model_digest, model_folder
 from peft_study.errors import StudyError
 from peft_study.files import write_json
 from peft_study.study import AdapterHParams, LoraParams, Overrides, Study, TaskParams
 from peft_study.tasks import TASKS
 
-# The libraries whose versions can change a trained weight.
-PACKAGES = ("accelerate", "adapters", "loralib", "peft", "tokenizers", "torch", "transformers")
+# The libraries whose versions can change what a stage writes.
+DATA_PACKAGES = ("datasets", "pyarrow", "tokenizers", "transformers")
+TRAINING_PACKAGES = ("accelerate", "torch", "transformers")
+METHOD_PACKAGES = {
+    "lora": (),
+    "peft_lora": ("peft",),
+    "loralib_lora": ("loralib",),
+    "adapter_h": ("adapters",),
+    "full_ft": (),
+}
+LOCK = Path("requirements.lock")
 
 
 def configure(study: Study) -> dict[str, dict[str, Any]]:
@@ -26,15 +35,19 @@ def configure(study: Study) -> dict[str, dict[str, Any]]:
         For each file below `configs/`, by its path without suffix, its contents.
 
     Raises:
-        StudyError: the model cannot be loaded, or an adapter is wider than the model.
+        StudyError: the model cannot be loaded, an adapter is wider than the model, or a library is
+            installed in another version than the pinned one.
     """
     check_against_model(study)
-    versions = {name: version(name).split("+")[0] for name in PACKAGES}
     init = study.mnli_init
     starters = init.tasks if init.mode == "per_method" else []
     configs: dict[str, dict[str, Any]] = {
         "prepare_intermediate": _prepare(study, "mnli_init", init.task, init),
-        "parity": {"model": study.model.name, "packages": versions},
+        "parity": {
+            "model": study.model.name,
+            "model_sha256": model_digest(model_folder(study.model.name)),
+            "packages": pinned((*TRAINING_PACKAGES, "adapters", "loralib", "peft")),
+        },
         "aggregate": {
             "study": study.study,
             "model": study.model.name,
@@ -47,23 +60,41 @@ def configure(study: Study) -> dict[str, dict[str, Any]]:
         configs[f"prepare/{name}"] = _prepare(study, f"tasks.{name}", name, task)
     for method in study.methods:
         configs[f"mnli_init/{method}"] = (
-            _train(study, method, init.task, init, versions)
-            | {"save_weights": True, "seeds": [init.seed]}
+            _train(study, method, init.task, init) | {"save_weights": True, "seeds": [init.seed]}
             if starters
             else {"seeds": []}
         )
         for name, task in study.tasks.items():
             configs[f"start/{method}-{name}"] = {"intermediate": name in starters}
-            configs[f"train/{method}-{name}"] = _train(study, method, name, task, versions)
+            configs[f"train/{method}-{name}"] = _train(study, method, name, task)
     return configs
 
 
 def write_configs(study: Study, directory: Path) -> int:
-    """Write `configure(study)` below `directory`; return the number of files."""
-    configs = configure(study)
-    for name, config in configs.items():
-        write_json(directory / f"{name}.json", config)
+    """Write `configure(study)` below `directory`, and nothing else; return the number of files."""
+    configs = {directory / f"{name}.json": config for name, config in configure(study).items()}
+    for stale in set(directory.rglob("*.json")) - set(configs):
+        stale.unlink()
+    for path, config in configs.items():
+        write_json(path, config)
     return len(configs)
+
+
+def pinned(packages: tuple[str, ...], lock: Path = LOCK) -> dict[str, str]:
+    """Return the versions that `lock` pins for `packages`.
+
+    Raises:
+        StudyError: a package is not pinned, or another version of it is installed.
+    """
+    pins = dict(line.split("==") for line in lock.read_text().splitlines() if "==" in line)
+    for name in packages:
+        installed = version(name).split("+")[0]
+        if pins.get(name) != installed:
+            raise StudyError(
+                f"{lock}: {name} is pinned to {pins.get(name)}, but {installed} is installed; "
+                "run 'make env'"
+            )
+    return {name: pins[name] for name in packages}
 
 
 def check_against_model(study: Study) -> None:
@@ -99,13 +130,13 @@ def _prepare(study: Study, key: str, name: str, task: TaskParams) -> dict[str, A
         "train_rows": task.train_rows,
         "validation_rows": task.validation_rows,
         "model": study.model.name,
+        "model_sha256": model_digest(model_folder(study.model.name)),
+        "packages": pinned(DATA_PACKAGES),
         "max_length": study.model.max_length,
     }
 
 
-def _train(
-    study: Study, method: str, name: str, task: TaskParams, versions: dict[str, str]
-) -> dict[str, Any]:
+def _train(study: Study, method: str, name: str, task: TaskParams) -> dict[str, Any]:
     params = study.method_params(method)
     shared = set(Overrides.model_fields)
     return {
@@ -113,9 +144,10 @@ def _train(
         "task": name,
         "task_definition": asdict(TASKS[name]),
         "model": study.model.name,
+        "model_sha256": model_digest(model_folder(study.model.name)),
         "seeds": study.seeds,
         "adapter": params.model_dump(exclude=shared),
         "train": study.hyperparameters(method, task),
         "save_weights": isinstance(params, LoraParams | AdapterHParams) or params.save_weights,
-        "packages": versions,
+        "packages": pinned(TRAINING_PACKAGES + METHOD_PACKAGES[method]),
     }

@@ -6,7 +6,7 @@ implementations from equal A and B and compare them in float32 on one thread.
 
 import copy
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from peft_study.methods import count_trainable, load_adapter, load_method, lora,
 from peft_study.study import AdapterHParams, FullFtParams, LoraParams
 from peft_study.tasks import Task
 from peft_study.training.batches import Split
-from peft_study.training.loop import task_loss, training_steps
+from peft_study.training.loop import make_deterministic, task_loss, training_steps
 from peft_study.training.packing import classify, pack
 
 TOLERANCE = 1e-5
@@ -85,8 +85,7 @@ def parity(model: str) -> dict[str, Any]:
     Raises:
         StudyError: two counts differ, or a difference exceeds `TOLERANCE`.
     """
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    make_deterministic()
     differences = {
         f"{reference} {'+'.join(targets)}": compare(model, reference, targets)
         for reference in LORA_METHODS[1:]
@@ -116,7 +115,8 @@ def counts(config: PretrainedConfig) -> Iterator[tuple[str, dict[str, int]]]:
     """Yield, for each setting, the counts on which all implementations and closed forms agree.
 
     Closed forms, for width d and L layers: LoRA L * |targets| * 2 d r (Hu et al. 2021, section
-    4.2), AdapterH L * 2 * (2 d m + m + d) for bottleneck m (Houlsby et al. 2019, section 2.1).
+    4.2), AdapterH L * 2 * (2 d m + m + d) for bottleneck m (Houlsby et al. 2019, section 2.1,
+    without the LayerNorms, which the `adapters` library leaves frozen).
 
     Raises:
         StudyError: an implementation counts otherwise.
@@ -133,10 +133,36 @@ def counts(config: PretrainedConfig) -> Iterator[tuple[str, dict[str, int]]]:
         params = AdapterHParams(bottleneck=bottleneck, activation="gelu", learning_rate=1e-3)
         expected = layers * 2 * (2 * width * bottleneck + bottleneck + width)
         yield name, _agreed(plain, name, ("adapter_h",), params, expected)
-    expected = sum(p.numel() for p in plain.parameters())
-    expected -= sum(p.numel() for p in head_parameters(plain).values())
+    expected = ENCODER_PARAMETERS[config.model_type](config)
     full = FullFtParams(learning_rate=1e-3, save_weights=False)
     yield "full_ft", _agreed(plain, "full_ft", ("full_ft",), full, expected)
+
+
+def _bert_parameters(config: Any) -> int:
+    d, f = config.hidden_size, config.intermediate_size
+    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
+    attention = 4 * (d * d + d)
+    feed_forward = 2 * d * f + f + d
+    layer = attention + feed_forward + 2 * 2 * d  # two LayerNorms
+    return rows * d + 2 * d + config.num_hidden_layers * layer
+
+
+def _deberta_parameters(config: Any) -> int:
+    # No absolute positions and no token types; instead one table of relative positions with its
+    # LayerNorm, whose projections are the queries' and keys' own, and one convolution.
+    d, kernel = config.hidden_size, config.conv_kernel_size
+    relative = 2 * config.position_buckets * d + 2 * d
+    convolution = kernel * d * d + d + 2 * d
+    without = {"max_position_embeddings": 0, "type_vocab_size": 0}
+    return _bert_parameters(type(config)(**config.to_dict() | without)) + relative + convolution
+
+
+# Closed forms of the encoders' sizes, without heads; BERT's includes its pretrained pooler.
+ENCODER_PARAMETERS: dict[str, Callable[[Any], int]] = {
+    "bert": lambda c: _bert_parameters(c) + c.hidden_size**2 + c.hidden_size,
+    "roberta": _bert_parameters,
+    "deberta-v2": _deberta_parameters,
+}
 
 
 def build_without_weights(config: PretrainedConfig) -> PreTrainedModel:
@@ -243,7 +269,7 @@ def file_differences(model_name: str) -> dict[str, float]:
                 parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
         theirs.save_pretrained(scratch)
         model = lora.adapt(load_model(model_name, num_outputs=2, seed=7), params, seed=7).eval()
-        load_adapter(model, load_method("lora"), Path(scratch))
+        load_adapter(model, load_method("lora"), params, Path(scratch))
         by_us = _largest([(classify(theirs.base_model.model, batch), classify(model, batch))])
     return {"ours_loaded_by_peft": by_peft, "pefts_loaded_by_us": by_us}
 

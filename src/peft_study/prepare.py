@@ -27,7 +27,7 @@ def prepare(config: dict[str, Any], directory: Path) -> dict[str, Any]:
     `directory` receives a `datasets` folder with the splits `train` and `validation`, columns
     `id`, `input_ids` (list of int, special tokens included), `token_type_ids` where the model has
     them, and `label` (int class or float score), and `summary.json`: rows, rows dropped and why,
-    label counts, token-length percentiles and the score of the best constant prediction.
+    a hash of the row ids, label counts, token-length percentiles and the baseline's scores.
 
     Raises:
         StudyError: the source fails, or holds too few rows.
@@ -47,16 +47,19 @@ def prepare(config: dict[str, Any], directory: Path) -> dict[str, Any]:
         name: tokenise(part, config["model"], config["max_length"])
         for name, part in (("train", train), ("validation", validation))
     }
+    held_out = set(map(tuple, splits["validation"]["input_ids"]))
+    if shared := sum(tuple(ids) in held_out for ids in splits["train"]["input_ids"]):
+        raise StudyError(
+            f"{config['key']}: {shared} training rows read as validation rows do once they are cut "
+            f"to model.max_length {config['max_length']}; raise it"
+        )
     datasets.disable_progress_bars()
     datasets.DatasetDict(splits).save_to_disk(str(directory))
     summary = {
         "task": config["task"],
         "dropped": dropped,
         "baseline": baseline(task, [row.label for row in train], [row.label for row in validation]),
-        "splits": {
-            name: _describe(task, split["label"], split["input_ids"])
-            for name, split in splits.items()
-        },
+        "splits": {name: _describe(task, split) for name, split in splits.items()},
     }
     write_json(directory / "summary.json", summary)
     return summary
@@ -65,23 +68,30 @@ def prepare(config: dict[str, Any], directory: Path) -> dict[str, Any]:
 def clean(rows: Iterable[Row], task: Task) -> tuple[list[Row], dict[str, int]]:
     """Drop rows without text, whose texts came before, or without a label; count each reason.
 
-    A missing label is None or -1, GLUE's and SNLI's sign for it. Repeated texts are dropped so that
-    no text can stand in both splits.
+    A missing label is None or -1, GLUE's and SNLI's sign for it. Texts that differ in case, spaces
+    and punctuation alone count as the same, and are dropped so that none stands in both splits.
     """
     kept: list[Row] = []
     seen: set[tuple[str, ...]] = set()
     dropped = {"missing_label": 0, "empty_text": 0, "repeated_text": 0}
     for row in rows:
+        spelling = tuple(map(_spelling, row.texts))
         if not all(text.strip() for text in row.texts):
             dropped["empty_text"] += 1
-        elif row.texts in seen:
+        elif spelling in seen:
             dropped["repeated_text"] += 1
         elif row.label is None or (task.labels and row.label == -1):
             dropped["missing_label"] += 1
         else:
             kept.append(row)
-        seen.add(row.texts)
+        seen.add(spelling)
     return kept, dropped
+
+
+def _spelling(text: str) -> str:
+    folded = text.casefold()
+    # A text of signs alone, say ":-)", is its own spelling.
+    return "".join(filter(str.isalnum, folded)) or "".join(folded.split())
 
 
 def split(
@@ -139,12 +149,13 @@ def tokenise(rows: list[Row], model: str, max_length: int) -> datasets.Dataset:
 
 
 def baseline(task: Task, train: list[Any], validation: list[Any]) -> dict[str, float]:
-    """Score the best constant: the majority class of `train`, or its mean for regression."""
+    """Score a constant prediction: the majority class of `train`, or its mean for regression."""
     constant = Counter(train).most_common(1)[0][0] if task.labels else float(np.mean(train))
     return score(task.metrics, np.full(len(validation), constant), np.asarray(validation))
 
 
-def _describe(task: Task, labels: list[Any], input_ids: list[list[int]]) -> dict[str, Any]:
+def _describe(task: Task, split: datasets.Dataset) -> dict[str, Any]:
+    ids, labels, input_ids = list(split["id"]), list(split["label"]), split["input_ids"]
     lengths = [len(ids) for ids in input_ids]
     percentiles = np.percentile(lengths, [5, 25, 50, 75, 95, 100])
     counts: dict[str, Any]
@@ -154,6 +165,7 @@ def _describe(task: Task, labels: list[Any], input_ids: list[list[int]]) -> dict
         counts = {"min": min(labels), "mean": float(np.mean(labels)), "max": max(labels)}
     return {
         "rows": len(labels),
+        "sha256_of_ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
         "labels": counts,
         "token_length_percentiles": {
             str(p): float(v) for p, v in zip((5, 25, 50, 75, 95, 100), percentiles, strict=True)

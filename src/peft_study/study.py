@@ -20,10 +20,11 @@ PARAMETER_BLOCKS = {
 }
 
 Weight = Literal["query", "key", "value", "output"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Overrides(_Block):
@@ -47,7 +48,7 @@ class DataParams(_Block):
     """`data`: where rows come from and how they are split."""
 
     source: Literal["opinions"]
-    split_seed: Annotated[int, Field(ge=0)]
+    split_seed: Seed
 
 
 class LoraParams(Overrides):
@@ -107,7 +108,7 @@ class IntermediateParams(TaskParams):
     mode: Literal["per_method", "none"]
     task: str
     tasks: list[str]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
 
 
 class RunnerParams(_Block):
@@ -122,7 +123,7 @@ class Study(_Block):
     study: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     model: ModelParams
     data: DataParams
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     methods: Annotated[list[str], Field(min_length=1)]
     tasks: Annotated[dict[str, TaskParams], Field(min_length=1)]
     mnli_init: IntermediateParams
@@ -178,6 +179,8 @@ def load_study(path: Path = Path("params.yaml")) -> Study:
         line = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise StudyError(f"{path}{line}: not valid YAML: {problem.splitlines()[0]}") from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise StudyError(f"{path}: cannot be read: {error}") from None
     return check_study(values, str(path))
 
 
@@ -237,6 +240,8 @@ def _rule(problem: Any) -> str:
     match problem["type"]:
         case "too_short":
             return f"at least {context['min_length']} item(s) long"
+        case "string_too_short":
+            return "not empty"
         case "string_pattern_mismatch":
             return "lower-case letters, digits, '-' and '_'"
         case "model_type" | "dict_type":
@@ -246,7 +251,7 @@ def _rule(problem: Any) -> str:
 
 def _location(problem: Any) -> tuple[Any, ...]:
     # The branches of a union add their own names to the path; they are no keys of the file.
-    branches = ("constrained-int", "literal[")
+    branches = ("constrained-int", "literal[", "[key]")
     return tuple(part for part in problem["loc"] if not str(part).startswith(branches))
 
 

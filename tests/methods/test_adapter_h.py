@@ -42,5 +42,5 @@ def test_adapters_take_part_in_the_forward_pass_and_survive_saving(tmp_path: Pat
         assert (changed - small_model("bert")(input_ids=ids).logits).abs().max() > 1e-3
         save_adapter(model, METHOD, params(4), tmp_path)
         other = METHOD.adapt(small_model("bert"), params(4), 1).eval()
-        load_adapter(other, METHOD, tmp_path)
+        load_adapter(other, METHOD, params(4), tmp_path)
         assert torch.equal(other(input_ids=ids).logits, changed)

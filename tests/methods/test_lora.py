@@ -154,19 +154,38 @@ def test_what_peft_saves_we_load(method: str, tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path)
     module = load_method(method)
     ours = module.adapt(small_model("bert"), params(targets=("query", "value")), 9).eval()
-    load_adapter(ours, module, tmp_path)
+    load_adapter(ours, module, params(targets=("query", "value")), tmp_path)
     ids = torch.arange(5, 25).reshape(2, 10)
     with torch.no_grad():
         torch.testing.assert_close(ours(input_ids=ids).logits, theirs(input_ids=ids).logits)
 
 
-@pytest.mark.parametrize("changed", [params(r=2), params(targets=("value",))])
-def test_an_adapter_of_another_shape_is_refused(changed: LoraParams, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (params(r=2), "r is 4, this adapter's is 2"),
+        (params().model_copy(update={"alpha": 8.0}), r"lora_alpha is 6\.0, this adapter's is 8\.0"),
+        (params(targets=("value",)), "trained with another rank, bottleneck or set of targets"),
+    ],
+)
+def test_an_adapter_of_another_shape_is_refused(
+    changed: LoraParams, named: str, tmp_path: Path
+) -> None:
     module = load_method("lora")
     save_adapter(module.adapt(small_model("bert"), params(), 0), module, params(), tmp_path)
     model = module.adapt(small_model("bert"), changed, 0)
-    with pytest.raises(StudyError, match="trained with another rank"):
-        load_adapter(model, module, tmp_path)
+    with pytest.raises(StudyError, match=named):
+        load_adapter(model, module, changed, tmp_path)
+
+
+def test_a_variant_that_scales_otherwise_is_refused(tmp_path: Path) -> None:
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS", r=4, lora_alpha=6, target_modules=["query"], use_rslora=True
+    )
+    peft.get_peft_model(small_model("bert"), config).save_pretrained(tmp_path)
+    module = load_method("lora")
+    with pytest.raises(StudyError, match="use_rslora is True"):
+        load_adapter(module.adapt(small_model("bert"), params(), 0), module, params(), tmp_path)
 
 
 def test_projections_are_the_attentions_own() -> None:

@@ -1,5 +1,6 @@
 """The embedded data: fetched once, checked by hash, never trusted unchecked."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_a_changed_archive_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_package_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(StudyError, match="could not fetch vaderSentiment") as caught:
         opinions.fetch(tmp_path / "downloads")
     assert opinions.ARCHIVE in str(caught.value)

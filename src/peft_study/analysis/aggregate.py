@@ -26,8 +26,8 @@ def aggregate(
 
     Returns:
         `{task: {method: {metric: {median, std, n}, trainable: {adapter, head, total}}}}`, and under
-        each task's `baseline` the metrics of the best constant prediction. Std has ddof = 1 and is
-        None for a single seed.
+        each task's `baseline` the metrics of the majority class, or of the mean for regression.
+        Std has ddof = 1 and is None for a single seed.
     """
     summary: dict[str, dict[str, Any]] = {}
     for task in config["tasks"]:
@@ -49,7 +49,7 @@ def aggregate(
 def markdown_table(summary: dict[str, dict[str, Any]]) -> str:
     """Render a summary: a row per method, a column per task; median ± std of 100 times the metric.
 
-    Methods stand in the summary's order, the best constant prediction last.
+    Methods stand in the summary's order, the baseline last.
     """
     main = {task: TASKS[task].metrics[0] for task in summary}
     methods = dict.fromkeys(name for cells in summary.values() for name in cells)
@@ -65,8 +65,8 @@ def markdown_table(summary: dict[str, dict[str, Any]]) -> str:
         )
         scores = [_percent(summary[task][method][metric]) for task, metric in main.items()]
         rows.append([METHOD_NAMES[method], counts, *scores])
-    constants = [f"{100 * summary[task]['baseline'][metric]:.1f}" for task, metric in main.items()]
-    rows.append(["best constant", "0", *constants])
+    baseline = [f"{100 * summary[task]['baseline'][metric]:.1f}" for task, metric in main.items()]
+    rows.append(["majority class or mean", "0", *baseline])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

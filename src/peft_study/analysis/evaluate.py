@@ -16,13 +16,15 @@ def evaluate(config: dict[str, Any], runs: Path, prepared: Path) -> dict[str, An
     Args:
         config: the cell's file of `configs/train/`.
         runs: the cell's folder, with a `seed-<n>/` for each seed.
-        prepared: the task's folder, for the score of the best constant prediction.
+        prepared: the task's folder, whose summary says which rows were used.
 
     Returns:
-        `{task, method, baseline, trainable, report, seeds: {seed: {best, last}}}`, where `best`
-        and `last` each hold `step`, `epoch` and a fraction per metric.
+        `{task, method, baseline, data, trainable, report, seeds: {seed: {best, last}}}`, where
+        `best` and `last` each hold `step`, `epoch` and a fraction per metric, and `data` the number
+        of rows of each split with a hash of their ids.
     """
     task = Task.from_config(config["task_definition"])
+    summary = read_json(prepared / "summary.json")
     seeds = {}
     for seed in config["seeds"]:
         directory = runs / f"seed-{seed}"
@@ -38,7 +40,11 @@ def evaluate(config: dict[str, Any], runs: Path, prepared: Path) -> dict[str, An
     return {
         "task": config["task"],
         "method": config["method"],
-        "baseline": read_json(prepared / "summary.json")["baseline"],
+        "baseline": summary["baseline"],
+        "data": {
+            name: {key: split[key] for key in ("rows", "sha256_of_ids")}
+            for name, split in summary["splits"].items()
+        },
         "trainable": trainable,
         "report": config["train"]["report"],
         "seeds": seeds,

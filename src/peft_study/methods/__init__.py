@@ -16,10 +16,20 @@ from transformers import PreTrainedModel
 
 from peft_study.backbone import head_parameters
 from peft_study.errors import StudyError
-from peft_study.files import replacing, write_json
+from peft_study.files import read_json, replacing, write_json
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
+# What a saved adapter's description says beyond how to compute with it. Names of targets may be
+# patterns; the tensors' names decide.
+DESCRIPTIVE = {
+    "base_model_name_or_path",
+    "inference_mode",
+    "lora_dropout",
+    "modules_to_save",
+    "target_modules",
+    "task_type",
+}
 
 
 class Method(Protocol):
@@ -61,13 +71,20 @@ def save_adapter(model: PreTrainedModel, method: Method, params: Any, directory:
 
 
 def load_adapter(
-    model: PreTrainedModel, method: Method, directory: Path, head: bool = True
+    model: PreTrainedModel, method: Method, params: Any, directory: Path, head: bool = True
 ) -> None:
     """Copy a saved adapter into an adapted `model`, and its head unless `head` is False.
 
     Raises:
-        StudyError: a tensor is missing or has another shape, as after a change of rank or targets.
+        StudyError: the adapter's description or a tensor's shape is another than that of `params`,
+            as after a change of alpha, rank or targets.
     """
+    stored = read_json(directory / CONFIG_FILE)
+    for key, value in method.adapter_config(model, params).items():
+        if key not in DESCRIPTIVE and stored.get(key, value) != value:
+            raise StudyError(
+                f"{directory / CONFIG_FILE}: {key} is {stored[key]!r}, this adapter's is {value!r}"
+            )
     path = directory / WEIGHTS_FILE
     wanted = method.adapter_state(model) | (_saved_head(model) if head else {})
     tensors = load_file(path)

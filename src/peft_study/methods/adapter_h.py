@@ -1,7 +1,7 @@
 """AdapterH: bottleneck layers after self-attention and after the feed-forward network.
 
 Source: Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP", section 2.1, as
-implemented by the `adapters` library.
+implemented by the `adapters` library: unlike the paper, it leaves the LayerNorms frozen.
 """
 
 import logging

@@ -43,5 +43,7 @@ def adapter_config(model: PreTrainedModel, params: LoraParams) -> dict[str, Any]
         "modules_to_save": sorted({name.split(".")[0] for name in head_parameters(model)}),
         "bias": "none",
         "fan_in_fan_out": False,
+        "use_dora": False,
+        "use_rslora": False,
         "inference_mode": True,
     }

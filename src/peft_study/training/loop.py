@@ -1,6 +1,7 @@
 """One run: a method, a task and a seed, from the pretrained encoder to its predictions."""
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from peft_study.backbone import head_parameters, load_model, set_head
+from peft_study.errors import StudyError
 from peft_study.files import replacing, write_json
 from peft_study.methods import (
     WEIGHTS_FILE,
@@ -78,13 +80,14 @@ def train_run(
         directory: receives the files.
 
     Raises:
-        StudyError: the start does not fit the adapter.
+        StudyError: the start does not fit the adapter, or the loss is no longer finite.
     """
+    make_deterministic()
     task, hyper = Task.from_config(config["task_definition"]), config["train"]
     train, validation = load_splits(data)
     method, model = build(config, seed)
     if start is not None and (start / WEIGHTS_FILE).is_file():
-        load_adapter(model, method, start, head=False)
+        load_adapter(model, method, method_params_of(config), start, head=False)
     kept_parameters = list((method.adapter_state(model) | head_parameters(model)).values())
     steps_per_epoch = math.ceil(len(train) / hyper["batch_size"])
     evaluation_steps = evaluation_points(
@@ -105,6 +108,11 @@ def train_run(
         seconds += time.perf_counter() - clock
         clock = time.perf_counter()
         found, loss = predict(model, validation, task)
+        if not math.isfinite(loss):
+            raise StudyError(
+                f"{config['method']} {config['task']} seed {seed}: the loss is {loss} after step "
+                f"{step.step}; lower the learning rate {hyper['learning_rate']}"
+            )
         scores = score(task.metrics, *found[["prediction", "label"]].to_numpy().T)
         position = {"step": step.step, "epoch": step.step / steps_per_epoch}
         predictions.append(found.assign(**position))
@@ -135,6 +143,7 @@ def train_run(
     write_json(
         directory / "run.json",
         {
+            "device": model.device.type,
             "seed": seed,
             "steps": steps,
             "reported_step": reported,
@@ -142,6 +151,16 @@ def train_run(
         },
     )
     return RunResult(seed, task.metrics[0], best, reported, steps, seconds)
+
+
+def make_deterministic() -> None:
+    """Compute on one thread a process, with deterministic algorithms only.
+
+    One thread makes a run's arithmetic independent of how many runs share the machine.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
 
 
 def build(config: dict[str, Any], seed: int) -> tuple[Method, PreTrainedModel]:
@@ -162,7 +181,7 @@ def training_steps(
     AdamW with a linear schedule: the rate rises from 0 over `warmup_ratio` of all steps and falls
     to 0 at the last one; gradients are clipped to a global norm of `max_grad_norm`.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(mixed_precision="no", gradient_accumulation_steps=1)
     steps_per_epoch = math.ceil(len(train) / hyper["batch_size"])
     steps = hyper["epochs"] * steps_per_epoch
     groups = parameter_groups(model, hyper["weight_decay"])

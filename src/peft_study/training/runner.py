@@ -1,7 +1,4 @@
-"""Many runs: the seeds of a cell, as single-threaded processes side by side.
-
-One thread a process makes the arithmetic of a run independent of how many run at once.
-"""
+"""Many runs: the seeds of a cell, as single-threaded processes side by side."""
 
 import multiprocessing
 import os
@@ -47,7 +44,7 @@ def run_seeds(
             ["peft_study.training.loop", f"peft_study.methods.{config['method']}"]
         )
     clock = time.perf_counter()
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_limit_process) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
         futures = [
             pool.submit(_train_run, config, seed, data, start, directory / f"seed-{seed}")
             for seed in seeds
@@ -69,14 +66,6 @@ def run_seeds(
         finally:
             pool.shutdown(cancel_futures=True)
     print(f"{name}: wrote {len(seeds)} run(s) to {directory}/, {time.perf_counter() - clock:.0f} s")
-
-
-def _limit_process() -> None:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    import torch
-
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
 
 
 def _train_run(*arguments: Any) -> Any:

@@ -1,0 +1,99 @@
+"""Scores and summaries against numbers computed by hand."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from conftest import ROOT
+from peft_study.analysis.aggregate import aggregate, markdown_table
+from peft_study.analysis.evaluate import evaluate
+from peft_study.analysis.readme import with_results
+from peft_study.errors import StudyError
+from peft_study.files import read_json, write_json
+from peft_study.tasks import TASKS
+
+COUNTS = {"adapter": 294_912, "head": 592_130, "total": 887_042}
+
+
+def write_run(directory: Path, evaluations: dict[int, list[int]]) -> None:
+    """Write a run whose labels are 1, 1, 0, 0 and whose evaluations predict as given."""
+    frames = [
+        pd.DataFrame({"label": [1, 1, 0, 0], "prediction": p, "step": s, "epoch": s / 10})
+        for s, p in evaluations.items()
+    ]
+    directory.mkdir(parents=True)
+    pd.concat(frames).to_parquet(directory / "predictions.parquet")
+    write_json(directory / "run.json", {"trainable": COUNTS})
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> dict[str, Any]:
+    write_run(tmp_path / "runs/seed-1", {5: [1, 1, 0, 1], 10: [1, 1, 1, 1]})
+    write_run(tmp_path / "runs/seed-2", {5: [1, 0, 0, 0], 10: [1, 1, 0, 0]})
+    write_run(tmp_path / "runs/seed-7", {5: [1, 1, 1, 1], 10: [0, 0, 1, 1]})
+    splits = {"train": {"rows": 9, "sha256_of_ids": "ab", "labels": {}}}
+    write_json(
+        tmp_path / "prepared/summary.json",
+        {"baseline": {"accuracy": 0.5, "f1": 0.0}, "splits": splits},
+    )
+    config = {
+        "task": "movie_polarity",
+        "task_definition": asdict(TASKS["movie_polarity"]),
+        "method": "lora",
+        "seeds": [1, 2, 7],
+        "train": {"report": "best"},
+    }
+    return evaluate(config, tmp_path / "runs", tmp_path / "prepared")
+
+
+def test_evaluate_finds_best_and_last(cell: dict[str, Any]) -> None:
+    found = {
+        seed: (run["best"]["step"], run["best"]["accuracy"], run["last"]["accuracy"])
+        for seed, run in cell["seeds"].items()
+    }
+    assert found == {"1": (5, 0.75, 0.5), "2": (10, 1.0, 1.0), "7": (5, 0.5, 0.0)}
+    assert cell["seeds"]["1"]["best"]["f1"] == pytest.approx(0.8)
+    assert cell["trainable"] == COUNTS
+    assert cell["data"] == {"train": {"rows": 9, "sha256_of_ids": "ab"}}
+
+
+@pytest.mark.parametrize(("report", "median", "std"), [("best", 0.75, 0.25), ("last", 0.5, 0.5)])
+def test_aggregate_is_median_and_sample_deviation(
+    cell: dict[str, Any], report: str, median: float, std: float
+) -> None:
+    config = {"tasks": ["movie_polarity"], "methods": ["lora"]}
+    summary = aggregate(config, lambda *_: cell | {"report": report})
+    found = summary["movie_polarity"]["lora"]
+    assert found["accuracy"] == {"median": median, "std": pytest.approx(std), "n": 3}
+    assert found["trainable"] == COUNTS
+    assert summary["movie_polarity"]["baseline"] == {"accuracy": 0.5, "f1": 0.0}
+
+
+def test_one_seed_has_no_deviation(cell: dict[str, Any]) -> None:
+    cell["seeds"] = {"1": cell["seeds"]["1"]}
+    config = {"tasks": ["movie_polarity"], "methods": ["lora"]}
+    summary = aggregate(config, lambda *_: cell)
+    assert summary["movie_polarity"]["lora"]["accuracy"] == {"median": 0.75, "std": None, "n": 1}
+    assert "| 75.0 |" in markdown_table(summary)
+
+
+def test_table(cell: dict[str, Any]) -> None:
+    config = {"tasks": ["movie_polarity"], "methods": ["lora"]}
+    table = markdown_table(aggregate(config, lambda *_: cell))
+    assert table.splitlines() == [
+        "| method | trained: adapter + head | movie_polarity (accuracy) |",
+        "| --- | ---: | ---: |",
+        "| LoRA (ours) | 294,912 + 592,130 | 75.0 ± 25.0 |",
+        "| majority class or mean | 0 | 50.0 |",
+    ]
+
+
+def test_the_readme_shows_the_committed_results() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = markdown_table(read_json(ROOT / "metrics/summary.json"))
+    assert with_results(readme, table) == readme
+    with pytest.raises(StudyError, match="markers"):
+        with_results("no markers", table)

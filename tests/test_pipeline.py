@@ -1,0 +1,179 @@
+"""The pipeline as its users drive it, on a study that trains in seconds."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from peft_study.files import read_json
+from peft_study.sources import opinions
+
+PARAMS = """
+study: small
+model: {{name: {model}, max_length: 32}}
+data: {{source: opinions, split_seed: 0}}
+seeds: [1, 2]
+methods: [lora, full_ft]
+tasks:
+  tweet_rating: {{train_rows: 32, validation_rows: 20}}
+  editorial_polarity: {{train_rows: 32, validation_rows: 20}}
+mnli_init:
+  mode: per_method
+  task: product_polarity
+  tasks: [editorial_polarity]
+  train_rows: 32
+  validation_rows: 20
+  seed: 1
+train:
+  epochs: 1
+  batch_size: 8
+  warmup_ratio: 0.06
+  weight_decay: 0.01
+  max_grad_norm: 1.0
+  evaluations_per_epoch: 1
+  head: trained
+  report: best
+lora:
+  r: 8
+  alpha: 16
+  dropout: 0.0
+  targets: [query, value]
+  learning_rate: 4e-3
+adapter_h: {{bottleneck: 16, activation: gelu, learning_rate: 4e-3}}
+full_ft: {{learning_rate: 1e-4, save_weights: false}}
+runner: {{workers: auto}}
+"""
+
+
+class Project:
+    """A copy of the repository with a small study, and the commands of its users."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, code: int = 0) -> str:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        identity = {
+            f"GIT_{who}_{what}": "t@t"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        }
+        result = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=os.environ | identity | {"PATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == code, result.stdout
+        return result.stdout
+
+    def stages(self, *command: str) -> set[str]:
+        """Run a command of DVC and return the stages that it ran."""
+        return set(re.findall(r"Running stage '([^']+)'", self.run(*command)))
+
+    def results(self) -> dict[str, bytes]:
+        """Return the files of results, but the histories, which hold timings."""
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for folder in ("metrics", "runs", "data/prepared", "starts")
+            for path in sorted((self.folder / folder).rglob("*"))
+            if path.is_file() and path.name != "history.csv"
+        }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, archive: Path, model_path: Path) -> Project:
+    folder = tmp_path_factory.mktemp("project")
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in files.splitlines():
+        if (ROOT / name).is_file() and not name.startswith("metrics/") and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / opinions.DOWNLOADS).mkdir(parents=True)
+    shutil.copy(archive, folder / opinions.DOWNLOADS)
+    (folder / "params.yaml").write_text(PARAMS.format(model=model_path))
+    project = Project(folder)
+    project.run("git", "init", "--quiet")
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message", "a small study")
+    project.run("dvc", "repro", "aggregate")
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message", "its results")
+    return project
+
+
+def test_summary_has_the_documented_form(project: Project) -> None:
+    summary = read_json(project.folder / "metrics/summary.json")
+    assert set(summary) == {"tweet_rating", "editorial_polarity"}
+    cell = summary["tweet_rating"]["lora"]
+    assert set(cell) == {"pearson", "spearman", "trainable"}
+    assert set(cell["pearson"]) == {"median", "std", "n"}
+    assert cell["trainable"] == {"adapter": 2 * 2 * 2 * 32 * 8, "head": 33, "total": 2081}
+    assert set(summary["editorial_polarity"]["baseline"]) == {"accuracy", "f1"}
+
+
+def test_only_the_tasks_that_say_so_start_from_the_intermediate_task(project: Project) -> None:
+    starts = project.folder / "starts/lora"
+    assert [p.name for p in (starts / "tweet_rating").iterdir()] == ["start.json"]
+    assert (starts / "editorial_polarity/adapter_model.safetensors").is_file()
+
+
+def test_nothing_to_do(project: Project) -> None:
+    assert project.stages("dvc", "repro", "aggregate") == set()
+
+
+def test_a_second_clean_run_gives_the_same_bytes(project: Project) -> None:
+    before = project.results()
+    assert len(before) > 30
+    ran = project.stages("dvc", "repro", "--force", "--single-item", "train@lora-tweet_rating")
+    assert ran == {"train@lora-tweet_rating"}
+    project.run("dvc", "repro", "aggregate")
+    assert project.results() == before
+
+
+def test_an_ablation_retrains_its_cells_and_no_other(project: Project) -> None:
+    before = project.results()
+    ran = project.stages("dvc", "exp", "run", "--set-param", "lora.r=3", "aggregate")
+    tasks = ("tweet_rating", "editorial_polarity")
+    assert ran == {"configure", "mnli_init@lora", "aggregate"} | {
+        "start@lora-editorial_polarity"
+    } | {f"{stage}@lora-{task}" for stage in ("train", "evaluate") for task in tasks} | {
+        "start@lora-tweet_rating"
+    }
+    changed = {name for name, value in project.results().items() if before[name] != value}
+    assert changed
+    assert all("full_ft" not in name for name in changed)
+    difference = project.run("dvc", "metrics", "diff")
+    assert "tweet_rating.lora.trainable.adapter" in difference
+    assert "full_ft" not in difference
+    assert len(difference.splitlines()) < 20
+    # Back again: everything comes from DVC's cache.
+    project.run("git", "checkout", "--quiet", "params.yaml")
+    ran = project.stages("dvc", "repro", "aggregate")
+    assert not {stage for stage in ran if stage.startswith(("train", "mnli_init"))}
+    assert project.results() == before
+
+
+def test_a_mistake_stops_the_run_before_anything_is_lost(project: Project) -> None:
+    before = project.results()
+    good = (project.folder / "params.yaml").read_text()
+    try:
+        (project.folder / "params.yaml").write_text(good.replace("r: 8", "r: 0"))
+        configs = sorted((project.folder / "configs").rglob("*.json"))
+        printed = project.run("dvc", "repro", "aggregate", code=255)
+        assert sorted((project.folder / "configs").rglob("*.json")) == configs
+    finally:
+        (project.folder / "params.yaml").write_text(good)
+    assert "error: params.yaml: lora.r: got 0; must be greater than or equal to 1\n" in printed
+    assert "Traceback" not in printed
+    assert project.results() == before
+    project.run("dvc", "repro", "aggregate")
