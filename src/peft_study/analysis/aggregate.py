@@ -49,15 +49,13 @@ def aggregate(
 def markdown_table(summary: dict[str, dict[str, Any]]) -> str:
     """Render a summary: a row per method, a column per task; median ± std of 100 times the metric.
 
-    Methods stand in the summary's order, the baseline last.
+    Methods and tasks stand in the order of their tables in the code, the baseline last.
     """
-    main = {task: TASKS[task].metrics[0] for task in summary}
-    methods = dict.fromkeys(name for cells in summary.values() for name in cells)
+    main = {name: task.metrics[0] for name, task in TASKS.items() if name in summary}
+    methods = [name for name in METHOD_NAMES if any(name in cells for cells in summary.values())]
     rows = [["method", "trained: adapter + head", *(f"{t} ({m})" for t, m in main.items())]]
-    rows.append(["---", "---:", *("---:" for _ in summary)])
+    rows.append(["---", "---:", *("---:" for _ in main)])
     for method in methods:
-        if method == "baseline":
-            continue
         trainable = [cells[method]["trainable"] for cells in summary.values()]
         counts = " + ".join(
             "–".join(f"{n:,}" for n in sorted({count[part] for count in trainable}))
