@@ -44,8 +44,7 @@ def configure(study: Study) -> dict[str, dict[str, Any]]:
     configs: dict[str, dict[str, Any]] = {
         "prepare_intermediate": _prepare(study, "mnli_init", init.task, init),
         "parity": {
-            "model": study.model.name,
-            "model_sha256": model_digest(model_folder(study.model.name)),
+            **_model(study),
             "packages": pinned((*TRAINING_PACKAGES, "adapters", "loralib", "peft")),
         },
         "aggregate": {
@@ -120,6 +119,11 @@ def check_against_model(study: Study) -> None:
             )
 
 
+def _model(study: Study) -> dict[str, str]:
+    name = study.model.name
+    return {"model": name, "model_sha256": model_digest(model_folder(name))}
+
+
 def _prepare(study: Study, key: str, name: str, task: TaskParams) -> dict[str, Any]:
     return {
         "key": key,
@@ -129,8 +133,7 @@ def _prepare(study: Study, key: str, name: str, task: TaskParams) -> dict[str, A
         "split_seed": study.data.split_seed,
         "train_rows": task.train_rows,
         "validation_rows": task.validation_rows,
-        "model": study.model.name,
-        "model_sha256": model_digest(model_folder(study.model.name)),
+        **_model(study),
         "packages": pinned(DATA_PACKAGES),
         "max_length": study.model.max_length,
     }
@@ -143,8 +146,7 @@ def _train(study: Study, method: str, name: str, task: TaskParams) -> dict[str, 
         "method": method,
         "task": name,
         "task_definition": asdict(TASKS[name]),
-        "model": study.model.name,
-        "model_sha256": model_digest(model_folder(study.model.name)),
+        **_model(study),
         "seeds": study.seeds,
         "adapter": params.model_dump(exclude=shared),
         "train": study.hyperparameters(method, task),
