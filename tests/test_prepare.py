@@ -319,8 +319,8 @@ def assert_together(config: dict[str, Any], directory: Path, rows: dict[str, Any
             else:
                 assert float(found.labels[number]) == pytest.approx(label)
             expected = tokenizer(text, truncation=True, max_length=32)["input_ids"]
-            line, begin = (int(index[place]) for index in batch.first)
-            tokens = batch.inputs["input_ids"][line, begin : begin + len(expected)].tolist()
+            begin = int(batch.first[place])
+            tokens = batch.inputs["input_ids"][0, begin : begin + len(expected)].tolist()
             assert tokens == expected
 
 
