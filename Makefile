@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: study studies use check test env readme
+.PHONY: study studies use check test env readme clean-store
 
 ## study: create the environment and run the study of params.yaml
 study: env check
@@ -42,3 +42,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 ## readme: write the results of the last run into the README
 readme: env
 	$(BIN)/python -m peft_study.analysis.readme
+
+## clean-store: empty the run store; results stay, but nothing is taken up again
+clean-store:
+	rm -rf "$${PEFT_STUDY_STORE:-.run_store}"

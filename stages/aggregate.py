@@ -11,8 +11,8 @@ def main() -> None:
     config, scores = read_json(Path("configs/aggregate.json")), Path("metrics/runs")
     summary = aggregate(config, lambda method, task: read_json(scores / method / f"{task}.json"))
     write_json(Path("metrics/summary.json"), summary)
-    sweep = sweep_table(config["sweep"], lambda cell: read_json(scores / "sweep" / f"{cell}.json"))
-    write_json(Path("metrics/sweep.json"), sweep)
+    sweep = read_json(scores / "sweep.json")
+    write_json(Path("metrics/sweep.json"), sweep_table(config["sweep"], sweep.__getitem__))
     if config["methods"]:
         main_metrics = {task: config["main_metrics"][task] for task in config["tasks"]}
         print(markdown_table(summary, main_metrics))

@@ -1,7 +1,4 @@
-"""Stages `evaluate@<method>-<task>` and `evaluate_sweep@<rank>-<weights>`: score a cell's runs.
-
-Arguments: the configuration file, the prepared data, the folder of the runs and the file to write.
-"""
+"""Stage `evaluate@<method>-<task>`: score a cell's runs. Arguments: method and task."""
 
 import sys
 from pathlib import Path
@@ -12,8 +9,10 @@ from peft_study.files import read_json, write_json
 
 
 def main() -> None:
-    config_path, data, runs, path = map(Path, sys.argv[1:])
-    write_json(path, evaluate(read_json(config_path), runs, data))
+    method, task = sys.argv[1:]
+    config = read_json(Path(f"configs/train/{method}-{task}.json"))
+    path = Path(f"metrics/runs/{method}/{task}.json")
+    write_json(path, evaluate(config, Path("runs", method, task), Path("data/prepared", task)))
     print(f"evaluate: wrote {path}")
 
 

@@ -1,24 +1,24 @@
-"""Stages `mnli_init@<method>` and `mnli_init_full_ft`: train the intermediate task once.
+"""Stage `mnli_init`: train the intermediate task, once per method or once for all."""
 
-Arguments: the configuration file and the folder to write.
-"""
-
-import sys
 from pathlib import Path
 
 from peft_study.errors import run_command
 from peft_study.files import read_json, write_json
-from peft_study.training.runner import run_seeds
+from peft_study.study import load_study
+from peft_study.training.runner import Cell, run_cells
 
 
 def main() -> None:
-    config_path, directory = map(Path, sys.argv[1:])
-    config = read_json(config_path)
-    write_json(directory / "seeds.json", config["seeds"])
-    if config["seeds"]:
-        run_seeds(config, config["seeds"], Path("data/intermediate"), None, directory, workers=1)
+    cells = []
+    for method, config in read_json(Path("configs/mnli_init.json")).items():
+        directory = Path("init", method)
+        write_json(directory / "seeds.json", config["seeds"])
+        if config["seeds"]:
+            cells.append(Cell(config, Path("data/intermediate"), None, directory))
+    if cells:
+        run_cells(cells, load_study().runner)
     else:
-        print(f"mnli_init: nothing starts from {directory}/, nothing to train")
+        print("mnli_init: no task starts from the intermediate task, nothing to train")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""Stages `train@<method>-<task>` and `sweep@<rank>-<weights>`: all seeds of one cell.
-
-Arguments: the configuration file, the prepared data, the folder to write and, if the cell may start
-from the intermediate task, the folder of its start.
-"""
+"""Stage `train@<method>-<task>`: all seeds of one cell. Arguments: method and task."""
 
 import sys
 from pathlib import Path
@@ -10,13 +6,18 @@ from pathlib import Path
 from peft_study.errors import run_command
 from peft_study.files import read_json
 from peft_study.study import load_study
-from peft_study.training.runner import run_seeds
+from peft_study.training.runner import Cell, run_cells
 
 
 def main() -> None:
-    config_path, data, directory, *start = map(Path, sys.argv[1:])
-    config, workers = read_json(config_path), load_study().runner.workers
-    run_seeds(config, config["seeds"], data, start[0] if start else None, directory, workers)
+    method, task = sys.argv[1:]
+    cell = Cell(
+        config=read_json(Path(f"configs/train/{method}-{task}.json")),
+        data=Path("data/prepared", task),
+        start=Path("starts", method, task),
+        directory=Path("runs", method, task),
+    )
+    run_cells([cell], load_study().runner)
 
 
 if __name__ == "__main__":

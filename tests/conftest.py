@@ -126,6 +126,8 @@ def make_config(method: str, model: Path, **train: Any) -> dict[str, Any]:
         "evaluations_per_epoch": 2,
         "head": "trained",
         "report": "best",
+        "device": "cpu",
+        "precision": "float32",
     }
     return {
         "method": method,
@@ -162,3 +164,13 @@ def learnable(tmp_path_factory: pytest.TempPathFactory) -> Path:
         splits[name] = datasets.Dataset(table, fingerprint="test")
     datasets.DatasetDict(splits).save_to_disk(str(folder))
     return folder
+
+
+def run_files(directory: Path) -> dict[str, bytes]:
+    """Return the contents of the files of one run or many, by relative path, without timings."""
+    files = sorted(directory.rglob("*"))
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in files
+        if path.is_file() and path.name != "timings.csv"
+    }

@@ -7,42 +7,38 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from peft_study.configure import configure, pinned
 from peft_study.errors import StudyError
+from peft_study.files import read_json, write_json
 from peft_study.study import check_study
 
 config = {"hidden_size": 8, "max_position_embeddings": 600}
 
-LORA_TRAINING = {
-    f"{stage}/{method}{task}"
-    for method in ("lora", "peft_lora")
-    for stage, task in (
-        ("mnli_init", ""),
-        ("train", "-movie_polarity"),
-        ("train", "-tweet_rating"),
-        ("train", "-editorial_polarity"),
-    )
-}
+TASKS = ("movie_polarity", "tweet_rating", "editorial_polarity")
+LORA_TRAINING = {f"train/{method}-{task}" for method in ("lora", "peft_lora") for task in TASKS}
 STARTS = {f"start/{m}-editorial_polarity" for m in ("lora", "peft_lora", "adapter_h", "full_ft")}
+FULL_FT = {"start/full_ft-editorial_polarity"}
 ALL_TRAINING = {
     f"train/{method}-{task}"
     for method in ("lora", "peft_lora", "adapter_h", "full_ft")
-    for task in ("movie_polarity", "tweet_rating", "editorial_polarity")
+    for task in TASKS
 }
-INTERMEDIATE = {f"mnli_init/{m}" for m in ("lora", "peft_lora", "adapter_h", "full_ft")}
 
 
 @pytest.mark.parametrize(
     ("key", "value", "concerned"),
     [
-        ("lora.r", 3, LORA_TRAINING),
+        ("lora.r", 3, LORA_TRAINING | {"mnli_init"}),
         ("runner.workers", 1, set()),
-        ("mnli_init.mode", "none", STARTS | INTERMEDIATE | {"prepare_intermediate", "ready"}),
-        ("mnli_init.mode", "full_ft", STARTS | INTERMEDIATE | {"mnli_init_full_ft"}),
+        ("runner.backend", "ray", set()),
+        ("train.precision", "bfloat16", ALL_TRAINING | {"mnli_init"}),
+        ("mnli_init.mode", "none", STARTS | {"mnli_init", "prepare_intermediate", "ready"}),
+        ("mnli_init.mode", "full_ft", STARTS - FULL_FT | {"mnli_init"}),
         ("tasks.tweet_rating.max_length", 32, {"prepare/tweet_rating"}),
-        ("train.gradient_accumulation_steps", 2, ALL_TRAINING | INTERMEDIATE),
-        ("mnli_init.learning_rate", 1e-3, INTERMEDIATE),
+        ("train.gradient_accumulation_steps", 2, ALL_TRAINING | {"mnli_init"}),
+        ("mnli_init.learning_rate", 1e-3, {"mnli_init"}),
         (
             "tasks.tweet_rating.full_ft",
             {"learning_rate": 3e-5},
@@ -55,11 +51,7 @@ INTERMEDIATE = {f"mnli_init/{m}" for m in ("lora", "peft_lora", "adapter_h", "fu
         (
             "adapter_h.bottleneck",
             4,
-            {"mnli_init/adapter_h"}
-            | {
-                f"train/adapter_h-{t}"
-                for t in ("movie_polarity", "tweet_rating", "editorial_polarity")
-            },
+            {"mnli_init"} | {f"train/adapter_h-{task}" for task in TASKS},
         ),
     ],
 )
@@ -89,18 +81,18 @@ def test_a_sixth_seed_leaves_preparation_and_intermediate_task_alone(
 
 def test_a_sweep_has_a_configuration_per_cell(params: dict[str, Any]) -> None:
     params["sweep"] |= {"ranks": [1, 64], "weights": ["query", "value+output"], "alpha": "rank"}
-    scaled = configure(check_study(params))["sweep/query-r64"]["adapter"]
+    scaled = configure(check_study(params))["sweep"]["query-r64"]["adapter"]
     assert (scaled["r"], scaled["alpha"]) == (64, 64.0)
     params["sweep"]["alpha"] = 16
     configs = configure(check_study(params))
-    cells = {name: config for name, config in configs.items() if name.startswith("sweep/")}
+    cells = configs["sweep"]
     assert set(cells) == {
-        f"sweep/{weights}-r{rank}" for rank in (1, 64) for weights in ("query", "value+output")
+        f"{weights}-r{rank}" for rank in (1, 64) for weights in ("query", "value+output")
     }
-    adapter = cells["sweep/value+output-r64"]["adapter"]
+    adapter = cells["value+output-r64"]["adapter"]
     assert adapter == {"r": 64, "alpha": 16.0, "dropout": 0.0, "targets": ["value", "output"]}
     lora = configs["train/lora-movie_polarity"]
-    assert cells["sweep/query-r1"] | {"adapter": lora["adapter"]} == lora
+    assert cells["query-r1"] | {"adapter": lora["adapter"]} == lora
 
 
 @pytest.mark.parametrize(
@@ -179,3 +171,29 @@ def test_an_environment_that_is_not_the_pinned_one(tmp_path: Path) -> None:
         pinned(("torch",), lock)
     with pytest.raises(StudyError, match="peft is pinned to None"):
         pinned(("peft",), lock)
+
+
+def test_a_device_that_is_not_there(params: dict[str, Any]) -> None:
+    device = next(
+        name
+        for name, module in (("cuda", torch.cuda), ("mps", torch.backends.mps))
+        if not module.is_available()
+    )
+    params["train"]["device"] = device
+    with pytest.raises(StudyError, match=f"train.device: got '{device}', which PyTorch does not"):
+        configure(check_study(params))
+    params["runner"]["backend"] = "ray"
+    configs = configure(check_study(params))
+    assert configs["train/lora-movie_polarity"]["train"]["device"] == device
+
+
+def test_relative_positions_of_bert_are_an_error(
+    params: dict[str, Any], model_path: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_path, folder)
+    changed = read_json(folder / "config.json") | {"position_embedding_type": "relative_key"}
+    write_json(folder / "config.json", changed)
+    params["model"]["name"] = str(folder)
+    with pytest.raises(StudyError, match=r"position_embedding_type is 'relative_key'; must be"):
+        configure(check_study(params))

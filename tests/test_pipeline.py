@@ -45,6 +45,8 @@ train:
   evaluations_per_epoch: 1
   head: trained
   report: best
+  device: cpu
+  precision: float32
 lora:
   r: 8
   alpha: 16
@@ -53,7 +55,12 @@ lora:
   learning_rate: 4e-3
 adapter_h: {{bottleneck: 16, activation: gelu, learning_rate: 4e-3}}
 full_ft: {{learning_rate: 1e-4, save_weights: false}}
-runner: {{workers: auto}}
+runner:
+  backend: local
+  workers: auto
+  checkpoint_seconds: 60
+  store_gigabytes: 1
+  ray: {{num_cpus: 1, num_gpus: 0, memory_gigabytes: 1}}
 """
 
 
@@ -84,16 +91,20 @@ class Project:
 
     def stages(self, *command: str) -> set[str]:
         """Run a command of DVC and return the stages that it ran."""
-        return set(re.findall(r"Running stage '([^']+)'", self.run(*command)))
+        return stages_in(self.run(*command))
 
     def results(self) -> dict[str, bytes]:
-        """Return the files of results, but the histories, which hold timings."""
+        """Return the files of results, but the timings."""
         return {
             str(path.relative_to(self.folder)): path.read_bytes()
             for folder in ("metrics", "runs", "data/prepared", "starts")
             for path in sorted((self.folder / folder).rglob("*"))
-            if path.is_file() and path.name != "history.csv"
+            if path.is_file() and path.name != "timings.csv"
         }
+
+
+def stages_in(printed: str) -> set[str]:
+    return set(re.findall(r"Running stage '([^']+)'", printed))
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +163,7 @@ def test_nothing_to_do(project: Project) -> None:
 def test_a_second_clean_run_gives_the_same_bytes(project: Project) -> None:
     before = project.results()
     assert len(before) > 30
+    shutil.rmtree(project.folder / ".run_store")
     ran = project.stages("dvc", "repro", "--force", "--single-item", "train@lora-tweet_rating")
     assert ran == {"train@lora-tweet_rating"}
     project.run("dvc", "repro", "aggregate")
@@ -160,13 +172,13 @@ def test_a_second_clean_run_gives_the_same_bytes(project: Project) -> None:
 
 def test_an_ablation_retrains_its_cells_and_no_other(project: Project) -> None:
     before = project.results()
-    ran = project.stages("dvc", "exp", "run", "--set-param", "lora.r=3", "aggregate")
+    printed = project.run("dvc", "exp", "run", "--set-param", "lora.r=3", "aggregate")
     tasks = ("tweet_rating", "editorial_polarity")
-    assert ran == {"configure", "mnli_init@lora", "aggregate"} | {
-        "start@lora-editorial_polarity"
-    } | {f"{stage}@lora-{task}" for stage in ("train", "evaluate") for task in tasks} | {
-        "start@lora-tweet_rating"
+    assert stages_in(printed) == {"configure", "mnli_init", "aggregate"} | {
+        f"{stage}@lora-{task}" for stage in ("start", "train", "evaluate") for task in tasks
     }
+    assert re.search(r"full_ft product_polarity seed 1: .* from the run store", printed)
+    assert printed.count("from the run store") == 1
     changed = {name for name, value in project.results().items() if before[name] != value}
     assert changed
     assert all("full_ft" not in name for name in changed)
@@ -184,12 +196,8 @@ def test_an_ablation_retrains_its_cells_and_no_other(project: Project) -> None:
 def test_one_encoder_may_start_all_methods(project: Project) -> None:
     command = ("dvc", "exp", "run", "--set-param", "mnli_init.mode=full_ft", "aggregate")
     ran = project.stages(*command)
-    assert {s for s in ran if s.startswith(("train", "mnli_init", "sweep"))} == {
-        "mnli_init_full_ft",
-        "mnli_init@full_ft",
-        "mnli_init@lora",
-        "train@lora-editorial_polarity",
-    }
+    trained = {s for s in ran if s.startswith(("train", "mnli_init", "sweep"))}
+    assert trained == {"mnli_init", "train@lora-editorial_polarity"}
     starts = [project.folder / f"starts/{m}/editorial_polarity" for m in ("lora", "full_ft")]
     weights = [(start / "adapter_model.safetensors").read_bytes() for start in starts]
     assert weights[0] == weights[1]
@@ -212,6 +220,32 @@ def test_bad_data_stops_the_run_before_any_training(project: Project) -> None:
     assert "error: tasks.editorial_polarity.train_rows: got 32000; must be at most" in printed
     assert "Running stage 'train@" not in printed
     assert "Traceback" not in printed
+    project.run("dvc", "repro", "aggregate")
+    assert project.results() == before
+
+
+def test_how_runs_are_run_retrains_nothing(project: Project) -> None:
+    good = (project.folder / "params.yaml").read_text()
+    changed = good.replace("workers: auto", "workers: 1").replace("seconds: 60", "seconds: 5")
+    try:
+        (project.folder / "params.yaml").write_text(changed)
+        assert project.stages("dvc", "repro", "aggregate") == {"configure"}
+    finally:
+        (project.folder / "params.yaml").write_text(good)
+
+
+def test_one_more_seed_trains_one_run_per_cell(project: Project) -> None:
+    good = (project.folder / "params.yaml").read_text()
+    before = project.results()
+    try:
+        (project.folder / "params.yaml").write_text(good.replace("[1, 2]", "[1, 2, 3]"))
+        printed = project.run("dvc", "repro", "aggregate")
+    finally:
+        (project.folder / "params.yaml").write_text(good)
+    # Two methods on two tasks, and two cells of the sweep, with two runs each that were there.
+    assert printed.count("from the run store") == 6 * 2
+    assert len(re.findall(r"seed 3: \S+ [-\d.]+ at step", printed)) == 6
+    assert "mnli_init" not in " ".join(stages_in(printed))
     project.run("dvc", "repro", "aggregate")
     assert project.results() == before
 

@@ -17,7 +17,10 @@ from peft_study.study import AdapterHParams, LoraParams, Overrides, Study, TaskP
 
 # The libraries whose versions can change what a stage writes.
 DATA_PACKAGES = ("datasets", "pyarrow", "tokenizers", "transformers")
-TRAINING_PACKAGES = ("accelerate", "torch", "transformers")
+TRAINING_PACKAGES = (
+    *("accelerate", "numpy", "pandas", "pyarrow"),
+    *("safetensors", "scikit-learn", "scipy", "torch", "transformers"),
+)
 METHOD_PACKAGES = {
     "lora": (),
     "peft_lora": ("peft",),
@@ -35,15 +38,21 @@ def configure(study: Study) -> dict[str, dict[str, Any]]:
         For each file below `configs/`, by its path without suffix, its contents.
 
     Raises:
-        StudyError: the model cannot be loaded, an adapter is wider than the model, or a library is
-            installed in another version than the pinned one.
+        StudyError: the model cannot be loaded or does not allow what is asked of it, the device is
+            not there, or a library is installed in another version than the pinned one.
     """
     check_against_model(study)
+    check_device(study)
     init, starters = study.mnli_init, study.starters
     shared = init.mode == "full_ft"
+    trained_on_it = ["full_ft"] if shared else study.methods
     configs: dict[str, dict[str, Any]] = {
         "prepare_intermediate": _prepare(study, "mnli_init", init.task, init) if starters else {},
-        "mnli_init_full_ft": _intermediate(study, "full_ft", bool(starters) and shared),
+        "mnli_init": {
+            method: _intermediate(study, method, bool(starters) and method in trained_on_it)
+            for method in {*study.methods, "full_ft"}
+        },
+        "sweep": _sweep(study),
         "parity": {
             **_model(study),
             "packages": pinned((*TRAINING_PACKAGES, "adapters", "loralib", "peft")),
@@ -59,16 +68,10 @@ def configure(study: Study) -> dict[str, dict[str, Any]]:
     for name, task in study.tasks.items():
         configs[f"prepare/{name}"] = _prepare(study, f"tasks.{name}", name, task)
     for method in study.methods:
-        configs[f"mnli_init/{method}"] = _intermediate(study, method, bool(starters) and not shared)
         for name, task in study.tasks.items():
-            start = f"init/{'full_ft' if shared else 'per_method/' + method}"
+            start = f"init/{'full_ft' if shared else method}"
             configs[f"start/{method}-{name}"] = {"start": start if name in starters else None}
             configs[f"train/{method}-{name}"] = _train(study, method, name, task)
-    for rank, weights in study.sweep.cells:
-        alpha = float(rank) if study.sweep.alpha == "rank" else study.sweep.alpha
-        swept = {"r": rank, "alpha": alpha, "targets": weights.split("+")}
-        config = _train(study, "lora", study.sweep.task, study.tasks[study.sweep.task])
-        configs[f"sweep/{weights}-r{rank}"] = config | {"adapter": config["adapter"] | swept}
     return configs
 
 
@@ -104,10 +107,16 @@ def check_against_model(study: Study) -> None:
 
     Raises:
         StudyError: the model is missing or of an unknown architecture, a rank or bottleneck exceeds
-            its width, or texts may be longer than its position embeddings.
+            its width, texts may be longer than its position embeddings, or these are relative.
     """
     name = study.model.name
     model = model_config(name, study.model.revision)
+    positions = model.get("position_embedding_type", "absolute")
+    if positions != "absolute":
+        raise StudyError(
+            f"model.name is '{name}': its position_embedding_type is '{positions}'; "
+            "must be 'absolute'"
+        )
     width, positions = model["hidden_size"], model["max_position_embeddings"]
     if model["model_type"] == "roberta":
         positions -= 2  # RoBERTa's positions start after the padding index
@@ -124,6 +133,22 @@ def check_against_model(study: Study) -> None:
             raise StudyError(
                 f"params.yaml: {key}: got {value}; must be at most {limit} for model.name '{name}'"
             )
+
+
+def check_device(study: Study) -> None:
+    """Check that this machine has `train.device`, unless the runs are trained on others.
+
+    Raises:
+        StudyError: it does not.
+    """
+    device = study.train.device
+    if device == "cpu" or study.runner.backend == "ray":
+        return
+    import torch  # slow, and not needed otherwise
+
+    module = torch.cuda if device == "cuda" else torch.backends.mps
+    if not module.is_available():
+        raise StudyError(f"params.yaml: train.device: got '{device}', which PyTorch does not find")
 
 
 def _model(study: Study) -> dict[str, str | None]:
@@ -150,6 +175,16 @@ def _prepare(study: Study, key: str, name: str, task: TaskParams) -> dict[str, A
         "packages": pinned(DATA_PACKAGES),
         "max_length": task.max_length or study.model.max_length,
     }
+
+
+def _sweep(study: Study) -> dict[str, Any]:
+    configs = {}
+    for rank, weights in study.sweep.cells:
+        alpha = float(rank) if study.sweep.alpha == "rank" else study.sweep.alpha
+        swept = {"r": rank, "alpha": alpha, "targets": weights.split("+")}
+        config = _train(study, "lora", study.sweep.task, study.tasks[study.sweep.task])
+        configs[f"{weights}-r{rank}"] = config | {"adapter": config["adapter"] | swept}
+    return configs
 
 
 def _intermediate(study: Study, method: str, wanted: bool) -> dict[str, Any]:

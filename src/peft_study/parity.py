@@ -31,10 +31,16 @@ from peft_study.methods import count_trainable, load_adapter, load_method, lora,
 from peft_study.study import AdapterHParams, FullFtParams, LoraParams
 from peft_study.tasks import Task
 from peft_study.training.batches import Split
-from peft_study.training.loop import make_deterministic, task_loss, training_steps
+from peft_study.training.loop import (
+    make_accelerator,
+    make_optimizer,
+    task_loss,
+    training_steps,
+)
 from peft_study.training.packing import classify, pack
 
 TOLERANCE = 1e-5
+DEVICE = {"device": "cpu", "precision": "float32"}
 LORA_METHODS = ("lora", "peft_lora", "loralib_lora")
 RANKS = (1, 2, 3, 4, 8, 16, 64)
 BOTTLENECKS = (3, 8, 16, 64)
@@ -86,7 +92,7 @@ def parity(model: str) -> dict[str, Any]:
     Raises:
         StudyError: two counts differ, or a difference exceeds `TOLERANCE`.
     """
-    make_deterministic()
+    make_accelerator(DEVICE)
     differences = {
         f"{reference} {'+'.join(targets)}": compare(model, reference, targets)
         for reference in LORA_METHODS[1:]
@@ -206,10 +212,17 @@ def compare(model_name: str, reference: str, targets: list[str]) -> dict[str, fl
         logits = classify(model, pack(split, list(range(BATCH)), model))
         loss = task_loss(task, logits, split.labels[:BATCH])
         gradients = torch.autograd.grad(loss, list(parameters.values()))
-        hyper = {"batch_size": BATCH, "epochs": 1, "weight_decay": 0.01, "learning_rate": 1e-3}
+        hyper: dict[str, Any] = {
+            "batch_size": BATCH,
+            "epochs": 1,
+            "weight_decay": 0.01,
+            "learning_rate": 1e-3,
+        }
         hyper |= {"warmup_ratio": 0.06, "max_grad_norm": 1.0, "adam_beta2": 0.999}
-        hyper |= {"gradient_accumulation_steps": 1}
-        losses = [step.loss for step in training_steps(model, split, task, hyper, seed=0)]
+        hyper |= {"gradient_accumulation_steps": 1} | DEVICE
+        adamw, accelerator = make_optimizer(model, hyper), make_accelerator(hyper)
+        steps = training_steps(model, adamw, split, task, hyper, 0, accelerator)
+        losses = [step.loss for step in steps]
         assert len(losses) == STEPS
         model.eval()
         with torch.no_grad():
@@ -293,7 +306,7 @@ def _data(model_name: str) -> tuple[Task, Split]:
     generator = torch.Generator().manual_seed(0)
     rows = STEPS * BATCH
     lengths = torch.randint(4, 33, (rows,), generator=generator).tolist()
-    ids = [torch.randint(vocabulary, (n,), generator=generator).tolist() for n in lengths]
+    ids = [torch.randint(vocabulary, (n,), generator=generator) for n in lengths]
     labels = torch.randint(2, (rows,), generator=generator)
     task = Task(texts=("text",), labels=("no", "yes"), metrics=("accuracy",))
     return task, Split([str(i) for i in range(rows)], {"input_ids": ids}, labels)

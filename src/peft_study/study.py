@@ -106,6 +106,8 @@ class TrainParams(_Block):
     evaluations_per_epoch: Annotated[int, Field(ge=1)]
     head: Literal["trained", "frozen"]
     report: Literal["best", "last"]
+    device: Literal["cpu", "cuda", "mps"]
+    precision: Literal["float32", "tf32", "bfloat16"]
 
 
 class TaskParams(Overrides):
@@ -149,10 +151,23 @@ class SweepParams(_Block):
         return [(rank, weights) for rank in self.ranks for weights in self.weights]
 
 
-class RunnerParams(_Block):
-    """`runner`: how runs are spread over the machine; it changes no result."""
+class RayParams(_Block):
+    """`runner.ray`: the cluster, and what a run takes of it."""
 
+    address: Name | None = None
+    num_cpus: Annotated[float, Field(gt=0)]
+    num_gpus: Annotated[float, Field(ge=0)]
+    memory_gigabytes: Annotated[float, Field(gt=0)]
+
+
+class RunnerParams(_Block):
+    """`runner`: how runs are spread over machines, and what is kept of them; changes no result."""
+
+    backend: Literal["local", "ray"]
     workers: Annotated[int, Field(ge=1)] | Literal["auto"]
+    checkpoint_seconds: Annotated[float, Field(gt=0)]
+    store_gigabytes: Annotated[float, Field(ge=0)]
+    ray: RayParams
 
 
 class Study(_Block):
@@ -218,7 +233,7 @@ class Study(_Block):
 
 
 def method_params_of(config: dict[str, Any]) -> LoraParams | AdapterHParams | FullFtParams:
-    """Rebuild the parameter block of a resolved configuration (`configs/train/*.json`)."""
+    """Rebuild the parameter block of a resolved configuration (of `configs/train/`, say)."""
     block: Any = Study.model_fields[PARAMETER_BLOCKS[config["method"]]].annotation
     params: LoraParams | AdapterHParams | FullFtParams = block.model_validate(
         config["adapter"] | {"learning_rate": config["train"]["learning_rate"]}
@@ -312,6 +327,11 @@ def _cross_checks(study: Study) -> list[str]:
             problems.append(f"{key}: got '{name}'; must be lower-case letters, digits and '_'")
         elif task.files and study.data.source != "files":
             problems.append(f"{key}.files: data.source is '{study.data.source}'; must be 'files'")
+    if study.train.precision == "tf32" and study.train.device != "cuda":
+        problems.append(
+            f"train.precision: got 'tf32', which train.device '{study.train.device}' does not "
+            "have; must be float32 or bfloat16"
+        )
     if study.data.source == "opinions" and study.data.folder:
         problems.append(
             f"data.folder: got '{study.data.folder}'; must be empty for data.source 'opinions'"

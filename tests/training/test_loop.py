@@ -3,24 +3,30 @@
 import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
+from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
-from conftest import ADAPTERS, make_config
+from conftest import ADAPTERS, make_config, run_files
 from peft_study.backbone import head_parameters
 from peft_study.errors import StudyError
 from peft_study.files import read_json
 from peft_study.methods import load_adapter, load_method
 from peft_study.study import method_params_of
 from peft_study.tasks import TASKS
-from peft_study.training.batches import load_splits
+from peft_study.training.batches import Split, load_splits
 from peft_study.training.loop import (
     Step,
     build,
     evaluation_points,
+    linear_schedule,
+    make_accelerator,
+    make_optimizer,
     parameter_groups,
     predict,
     train_run,
@@ -28,21 +34,23 @@ from peft_study.training.loop import (
 )
 
 
+def steps_of(model: PreTrainedModel, train: Split, hyper: dict[str, Any], seed: int) -> list[Step]:
+    adamw, task = make_optimizer(model, hyper), TASKS["movie_polarity"]
+    accelerator = make_accelerator(hyper)
+    return list(training_steps(model, adamw, train, task, hyper, seed, accelerator))
+
+
 @pytest.mark.parametrize("method", ADAPTERS)
 def test_two_runs_write_the_same_bytes(
     method: str, model_path: Path, learnable: Path, tmp_path: Path
 ) -> None:
-    contents, histories = [], []
+    contents = []
     for name in ("first", "second"):
         train_run(make_config(method, model_path), 3, learnable, None, tmp_path / name)
-        files = sorted(p for p in (tmp_path / name).rglob("*") if p.is_file())
-        contents.append({str(p.relative_to(tmp_path / name)): p.read_bytes() for p in files})
-        del contents[-1]["history.csv"]
-        history = pd.read_csv(tmp_path / name / "history.csv")
-        histories.append(history.drop(columns=["train_seconds", "evaluation_seconds"]))
-    pd.testing.assert_frame_equal(histories[0], histories[1])
+        contents.append(run_files(tmp_path / name))
     assert contents[0] == contents[1]
     assert set(contents[0]) == {
+        "history.csv",
         "predictions.parquet",
         "run.json",
         "adapter/adapter_config.json",
@@ -86,12 +94,14 @@ def test_the_saved_adapter_is_the_reported_evaluation(
     # Load the adapter as a start, and predict: the logits of that evaluation come out again.
     method, model = build(config, seed=9)
     load_adapter(model, method, method_params_of(config), tmp_path / "adapter")
-    frame, _ = predict(model, load_splits(learnable)[1], TASKS["movie_polarity"])
+    accelerator = make_accelerator(config["train"])
+    validation = load_splits(learnable)[1]
+    found = predict(model, validation, TASKS["movie_polarity"], accelerator)
     stored = pd.read_parquet(tmp_path / "predictions.parquet")
     stored = stored[stored["step"] == result.step].reset_index()
-    assert frame["id"].tolist() == stored["id"].tolist()
-    logits = [torch.tensor([list(row) for row in f["logits"]]) for f in (frame, stored)]
-    torch.testing.assert_close(*logits, atol=1e-6, rtol=0)
+    assert stored["id"].tolist() == validation.ids
+    logits = torch.tensor([list(row) for row in stored["logits"]])
+    torch.testing.assert_close(found, logits, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("method", ["lora", "adapter_h", "full_ft"])
@@ -164,8 +174,7 @@ def test_a_batch_in_pieces_trains_as_a_whole_one(
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        model.config.attention_probs_dropout_prob = 0.0
-        steps_made = list(training_steps(model, train, TASKS["movie_polarity"], config["train"], 1))
+        steps_made = steps_of(model, train, config["train"], 1)
         assert len(steps_made) == 2 * 8
         found.append(([s.tokens for s in steps_made], torch.stack([s.loss for s in steps_made])))
     assert found[0][0] == found[1][0]
@@ -179,8 +188,7 @@ def test_what_is_frozen_does_not_move(method: str, model_path: Path, learnable: 
     trained = {id(p) for p in adapter.adapter_state(model).values()}
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     train, _ = load_splits(learnable)
-    for _ in training_steps(model, train, TASKS["movie_polarity"], config["train"], 0):
-        pass
+    steps_of(model, train, config["train"], 0)
     for name, parameter in model.named_parameters():
         if id(parameter) not in trained:
             assert torch.equal(parameter, before[name]), name
@@ -189,8 +197,8 @@ def test_what_is_frozen_does_not_move(method: str, model_path: Path, learnable: 
 
 
 def test_evaluation_points() -> None:
-    assert evaluation_points(epochs=2, steps_per_epoch=10, per_epoch=3) == [3, 7, 10, 13, 17, 20]
-    assert evaluation_points(epochs=1, steps_per_epoch=2, per_epoch=5) == [1, 2]
+    assert evaluation_points(epochs=2, steps_per_epoch=10, per_epoch=3) == {3, 7, 10, 13, 17, 20}
+    assert evaluation_points(epochs=1, steps_per_epoch=2, per_epoch=5) == {1, 2}
 
 
 def test_biases_and_norms_do_not_decay(model_path: Path) -> None:
@@ -208,12 +216,22 @@ def test_learning_rate_warms_up_and_decays_to_zero(model_path: Path, learnable: 
     config = make_config("lora", model_path, warmup_ratio=0.25)
     _, model = build(config, 0)
     train, _ = load_splits(learnable)
-    steps = list(training_steps(model, train, TASKS["movie_polarity"], config["train"], 0))
+    steps = steps_of(model, train, config["train"], 0)
     assert len(steps) == 16
     rates = [step.learning_rate for step in steps]
     assert rates.index(max(rates)) == 3
     assert max(rates) == pytest.approx(5e-3)
     assert rates[-1] == 0
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 3, 20])
+def test_the_schedule_is_that_of_transformers(warmup: int) -> None:
+    adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_linear_schedule_with_warmup(adamw, warmup, 20)
+    for step in range(21):
+        assert linear_schedule(step, warmup, 20) == theirs.get_last_lr()[0]
+        adamw.step()
+        theirs.step()
 
 
 def test_a_run_that_diverges_says_so(
@@ -230,3 +248,20 @@ def test_a_run_that_diverges_says_so(
     ):
         train_run(config, 1, learnable, None, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bfloat16_trains_near_float32(model_path: Path, learnable: Path, tmp_path: Path) -> None:
+    """Ours and PEFT's round alike; neither is evaluated merged, which would lose the update."""
+    curves = {}
+    for precision in ("float32", "bfloat16"):
+        for method in ("lora", "peft_lora"):
+            AcceleratorState._reset_state(reset_partial_state=True)  # one precision a process
+            config = make_config(method, model_path, precision=precision)
+            directory = tmp_path / precision / method
+            train_run(config, 1, learnable, None, directory)
+            curves[precision, method] = pd.read_csv(directory / "history.csv")["validation_loss"]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for method in ("lora", "peft_lora"):
+        difference = (curves["float32", method] - curves["bfloat16", method]).abs().max()
+        assert 0 < difference < 0.01
+    assert (curves["bfloat16", "lora"] - curves["bfloat16", "peft_lora"]).abs().max() < 2e-3

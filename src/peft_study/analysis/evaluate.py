@@ -14,7 +14,7 @@ def evaluate(config: dict[str, Any], runs: Path, prepared: Path) -> dict[str, An
     """Score every run of a cell from its stored predictions.
 
     Args:
-        config: the cell's file of `configs/train/`.
+        config: the cell's configuration: of `configs/train/`, or of `configs/sweep.json`.
         runs: the cell's folder, with a `seed-<n>/` for each seed.
         prepared: the task's folder, whose summary says which rows were used.
 

@@ -2,7 +2,8 @@
 
 Each has `adapt(model, params, seed)`, which freezes and extends a model in place,
 `adapter_state(model)`, the parameters it added (or, for full fine-tuning, those of the encoder) by
-the names they are saved under, and `adapter_config(model, params)`, what is saved beside them.
+the names they are saved under, and `adapter_config(model, params)`, what is saved beside them. One
+whose update can be merged into the weights may have `merged(model)`, a context for inference.
 """
 
 from importlib import import_module
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from peft_study.backbone import head_parameters
@@ -85,20 +86,12 @@ def load_adapter(
             raise StudyError(
                 f"{directory / CONFIG_FILE}: {key} is {stored[key]!r}, this adapter's is {value!r}"
             )
-    path = directory / WEIGHTS_FILE
+    path, tensors = directory / WEIGHTS_FILE, load_file(directory / WEIGHTS_FILE)
     wanted = method.adapter_state(model) | (_saved_head(model) if head else {})
-    tensors = load_file(path)
-    extra = set(tensors) - set(wanted) - set(_saved_head(model))
-    with torch.no_grad():
-        for name in sorted(set(wanted) | extra):
-            found = tuple(tensors[name].shape) if name in tensors else None
-            expected = tuple(wanted[name].shape) if name in wanted else None
-            if found != expected:
-                raise StudyError(
-                    f"{path}: '{name}' has shape {found}, this adapter needs {expected}; it was "
-                    "trained with another rank, bottleneck or set of targets"
-                )
-            wanted[name].copy_(tensors[name])
+    hint = "it was trained with another rank, bottleneck or set of targets"
+    if extra := sorted(set(tensors) - set(wanted) - set(_saved_head(model))):
+        raise StudyError(f"{path}: '{extra[0]}' has no place in this adapter; {hint}")
+    _copy(tensors, wanted, path, hint)
 
 
 def is_encoder(directory: Path) -> bool:
@@ -112,17 +105,21 @@ def load_encoder(model: PreTrainedModel, directory: Path) -> None:
     Raises:
         StudyError: the encoder is of another architecture or size.
     """
-    tensors = load_file(directory / WEIGHTS_FILE)
     head = head_parameters(model)
     wanted = {name: p for name, p in model.named_parameters() if name not in head}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    path = directory / WEIGHTS_FILE
+    _copy(load_file(path), wanted, path, "it was trained on another model")
+
+
+def _copy(
+    tensors: dict[str, Tensor], wanted: dict[str, nn.Parameter], path: Path, hint: str
+) -> None:
     with torch.no_grad():
         for name, parameter in wanted.items():
-            if shapes.get(name) != tuple(parameter.shape):
-                raise StudyError(
-                    f"{directory / WEIGHTS_FILE}: '{name}' has shape {shapes.get(name)}, this "
-                    f"model's is {tuple(parameter.shape)}; it was trained on another model"
-                )
+            found = tuple(tensors[name].shape) if name in tensors else None
+            if found != tuple(parameter.shape):
+                needed = tuple(parameter.shape)
+                raise StudyError(f"{path}: '{name}' has shape {found}, not {needed}; {hint}")
             parameter.copy_(tensors[name])
 
 

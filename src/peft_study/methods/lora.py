@@ -3,6 +3,9 @@
 Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +15,7 @@ from peft_study.backbone import projections, replace_module
 from peft_study.methods.peft_format import PEFT_PREFIX, adapter_config, initialise
 from peft_study.study import LoraParams
 
-__all__ = ["LoRALinear", "adapt", "adapter_config", "adapter_state", "merge", "unmerge"]
+__all__ = ["LoRALinear", "adapt", "adapter_config", "adapter_state", "merge", "merged", "unmerge"]
 
 
 class LoRALinear(nn.Linear):
@@ -103,3 +106,18 @@ def unmerge(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, LoRALinear):
             module.unmerge()
+
+
+@contextmanager
+def merged(model: PreTrainedModel) -> Iterator[None]:
+    """Merge for the time of a `with` block, then restore every weight to the bit."""
+    layers = [m for m in model.modules() if isinstance(m, LoRALinear) and not m.merged]
+    weights = [layer.weight for layer in layers]
+    for layer in layers:
+        layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+        layer.merge()
+    try:
+        yield
+    finally:
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.weight, layer.merged = weight, False

@@ -1,1 +1,1 @@
-"""Training: one run (`loop`), and the runs of all seeds (`runner`)."""
+"""Training: one run (`loop`), and many, each once (`runner`, `run_store`)."""

@@ -1,9 +1,12 @@
 """One run: a method, a task and a seed, from the pretrained encoder to its predictions."""
 
+import hashlib
 import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedModel, get_linear_schedule_with_warmup
+from transformers import PreTrainedModel
 
 from peft_study.backbone import head_parameters, load_model, set_head
 from peft_study.errors import StudyError
@@ -30,7 +33,9 @@ from peft_study.methods import (
 from peft_study.metrics import score
 from peft_study.study import method_params_of
 from peft_study.tasks import Task
-from peft_study.training.batches import Split, by_length, epoch_order, load_splits
+from peft_study.training.batches import Split, by_length, load_splits, training_order
+from peft_study.training.checkpoint import Checkpoint, Progress
+from peft_study.training.dropout import use_fast_dropout
 from peft_study.training.packing import classify, pack
 
 EVALUATION_BATCH = 64
@@ -53,7 +58,7 @@ class Step(NamedTuple):
     Attributes:
         step: optimiser steps so far.
         loss: mean loss of the batch, a scalar tensor without gradient.
-        tokens: real (not padding) tokens in the batch.
+        tokens: tokens in the batch.
         learning_rate: of the next step.
     """
 
@@ -64,103 +69,144 @@ class Step(NamedTuple):
 
 
 def train_run(
-    config: dict[str, Any], seed: int, data: Path, start: Path | None, directory: Path
+    config: dict[str, Any],
+    seed: int,
+    data: Path,
+    start: Path | None,
+    directory: Path,
+    checkpoint: Checkpoint | None = None,
 ) -> RunResult:
     """Train one run and write it below `directory`.
 
-    Writes `history.csv` (a row per evaluation), `predictions.parquet` (the validation predictions
-    of every evaluation), `run.json` (steps, counts of trainable parameters) and, if the
-    configuration says so, `adapter/`, the weights of the evaluation that `train.report` chooses.
-    All but the columns of seconds in the history depends on the arguments alone.
+    Writes `history.csv` (a row per evaluation), `timings.csv` (how long each took to reach and to
+    make), `predictions.parquet` (the validation predictions of every evaluation), `run.json`
+    (steps, counts of trainable parameters) and, if the configuration says so, `adapter/`, the
+    weights of the evaluation that `train.report` chooses. All but the timings depends on the
+    arguments alone, however often the run was interrupted and went on from its checkpoint.
 
     Args:
-        config: a file of `configs/train/` or `configs/mnli_init/`.
+        config: a cell's configuration: a file of `configs/train/`, or an item of
+            `configs/sweep.json` or `configs/mnli_init.json`.
         seed: draws the head, the adapter, the order of the rows and the dropout.
         data: a folder that `peft_study.prepare` wrote.
         start: a folder with an intermediate task's adapter, or its fully fine-tuned encoder; its
             head is not used. None, or a folder without weights, starts from the pretrained encoder.
         directory: receives the files.
+        checkpoint: where to save the run's state from time to time, and to go on from.
 
     Raises:
-        StudyError: the start does not fit the adapter, or the loss is no longer finite.
+        StudyError: the start does not fit the adapter, the loss is no longer finite, or the device
+            is not at hand.
     """
-    make_deterministic()
+    accelerator = make_accelerator(config["train"])
     task, hyper = Task.from_config(config["task_definition"]), config["train"]
     train, validation = load_splits(data)
     method, model = build(config, seed, start)
-    kept_parameters = list((method.adapter_state(model) | head_parameters(model)).values())
+    model = accelerator.prepare(model)
+    adamw = make_optimizer(model, hyper)
+    reportable = method.adapter_state(model) | head_parameters(model)
+    metric, rate = task.metrics[0], hyper["learning_rate"]
     steps_per_epoch = math.ceil(len(train) / hyper["batch_size"])
-    evaluation_steps = evaluation_points(
+    evaluations = evaluation_points(
         hyper["epochs"], steps_per_epoch, hyper["evaluations_per_epoch"]
     )
+    # A merged weight would be rounded as a whole, and a small update lost, in lower precision.
+    full_precision = hyper["precision"] == "float32"
+    merging = getattr(method, "merged", nullcontext) if full_precision else nullcontext
 
-    history: list[dict[str, float]] = []
-    predictions: list[pd.DataFrame] = []
-    kept: list[Tensor] = []
-    losses: list[Tensor] = []
-    best, reported, tokens, seconds = -math.inf, 0, 0, 0.0
+    run = checkpoint.load(model, adamw) if checkpoint else Progress()
     clock = time.perf_counter()
-    for step in training_steps(model, train, task, hyper, seed):
-        losses.append(step.loss)
-        tokens += step.tokens
-        if step.step not in evaluation_steps:
-            continue
-        seconds += time.perf_counter() - clock
-        clock = time.perf_counter()
-        found, loss = predict(model, validation, task)
-        if not math.isfinite(loss):
-            raise StudyError(
-                f"{config['method']} {config['task']} seed {seed}: the loss is {loss} after step "
-                f"{step.step}; lower the learning rate {hyper['learning_rate']}"
+    for step in training_steps(model, adamw, train, task, hyper, seed, accelerator, run.step):
+        run.step = step.step
+        run.tokens += step.tokens
+        run.losses.append(step.loss)
+        if run.step in evaluations:
+            run.seconds += time.perf_counter() - clock
+            clock = time.perf_counter()
+            with merging(model):
+                logits = predict(model, validation, task, accelerator)
+            loss = float(task_loss(task, logits, validation.labels))
+            if not math.isfinite(loss):
+                raise StudyError(
+                    f"{config['method']} {config['task']} seed {seed}: the loss is {loss} after "
+                    f"step {run.step}; lower the learning rate {rate}"
+                )
+            found = decide(task, logits).numpy(), validation.labels.numpy()
+            scores = score(task.metrics, *found)
+            if hyper["report"] == "last" or all(scores[metric] > e[metric] for e in run.history):
+                run.reported = run.step
+                if config["save_weights"]:
+                    run.kept = {name: p.detach().clone() for name, p in reportable.items()}
+            train_loss = float(torch.stack(run.losses).mean())
+            run.losses.clear()
+            run.logits.append(logits)
+            run.history.append(
+                {"step": run.step, "epoch": run.step / steps_per_epoch}
+                | {"train_loss": train_loss, "validation_loss": loss}
+                | scores
+                | {"learning_rate": step.learning_rate, "tokens": run.tokens}
             )
-        scores = score(task.metrics, *found[["prediction", "label"]].to_numpy().T)
-        position = {"step": step.step, "epoch": step.step / steps_per_epoch}
-        predictions.append(found.assign(**position))
-        history.append(
-            position
-            | {"train_loss": float(torch.stack(losses).mean()), "validation_loss": loss}
-            | scores
-            | {"learning_rate": step.learning_rate, "tokens": tokens, "train_seconds": seconds}
-            | {"evaluation_seconds": time.perf_counter() - clock}
-        )
-        losses.clear()
-        if hyper["report"] == "last" or scores[task.metrics[0]] > best:
-            best, reported = scores[task.metrics[0]], step.step
-            if config["save_weights"]:
-                kept = [parameter.detach().clone() for parameter in kept_parameters]
-        clock = time.perf_counter()
+            seconds = time.perf_counter() - clock
+            run.timings.append(
+                {"step": run.step, "train_seconds": run.seconds, "evaluation_seconds": seconds}
+            )
+            clock = time.perf_counter()
+        if checkpoint and checkpoint.due():
+            run.seconds += time.perf_counter() - clock
+            checkpoint.save(run, model, adamw)
+            clock = time.perf_counter()
 
-    with replacing(directory / "history.csv") as temporary:
-        pd.DataFrame(history).to_csv(temporary, index=False)
+    for name, rows in (("history.csv", run.history), ("timings.csv", run.timings)):
+        with replacing(directory / name) as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False)
     with replacing(directory / "predictions.parquet") as temporary:
-        pd.concat(predictions, ignore_index=True).to_parquet(temporary, index=False)
+        predictions(task, validation, run).to_parquet(temporary, index=False)
     if config["save_weights"]:
         with torch.no_grad():
-            for parameter, value in zip(kept_parameters, kept, strict=True):
-                parameter.copy_(value)
+            for name, parameter in reportable.items():
+                parameter.copy_(run.kept[name])
         save_adapter(model, method, method_params_of(config), directory / "adapter")
-    steps = evaluation_steps[-1]
     write_json(
         directory / "run.json",
         {
             "device": model.device.type,
             "seed": seed,
-            "steps": steps,
-            "reported_step": reported,
+            "steps": run.step,
+            "reported_step": run.reported,
             "trainable": count_trainable(model, method),
         },
     )
-    return RunResult(seed, task.metrics[0], best, reported, steps, seconds)
+    value = next(row[metric] for row in run.history if row["step"] == run.reported)
+    return RunResult(seed, metric, value, run.reported, run.step, run.seconds)
 
 
-def make_deterministic() -> None:
-    """Compute on one thread a process, with deterministic algorithms only.
+def make_accelerator(hyper: dict[str, Any]) -> Accelerator:
+    """Set up `train.device` and `train.precision`, with deterministic algorithms only.
 
-    One thread makes a run's arithmetic independent of how many runs share the machine.
+    On CPUs a process computes on one thread, which makes a run's arithmetic independent of how many
+    runs share the machine. bfloat16 is autocast: weights, gradients and the optimiser's state stay
+    in float32. TF32 rounds the factors of CUDA's float32 matrix products to 10 bits.
+
+    Raises:
+        StudyError: the machine does not have the device.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    # Filling what is about to be written would find its readers, at a cost of up to 8% of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.allow_tf32 = hyper["precision"] == "tf32"
+    torch.backends.cudnn.allow_tf32 = hyper["precision"] == "tf32"
+    accelerator = Accelerator(
+        cpu=hyper["device"] == "cpu",
+        mixed_precision="bf16" if hyper["precision"] == "bfloat16" else "no",
+    )
+    if accelerator.device.type != hyper["device"]:
+        raise StudyError(
+            f"train.device is '{hyper['device']}', but this machine has "
+            f"'{accelerator.device.type}' only"
+        )
+    return accelerator
 
 
 def build(
@@ -177,51 +223,75 @@ def build(
     if weights and not is_encoder(weights):
         load_adapter(model, method, params, weights, head=False)
     set_head(model, config["train"]["head"])
+    use_fast_dropout(model)
     return method, model
 
 
+def make_optimizer(model: PreTrainedModel, hyper: dict[str, Any]) -> torch.optim.AdamW:
+    """Return AdamW over the trainable parameters of `model`, fused into one pass over them."""
+    groups = parameter_groups(model, hyper["weight_decay"])
+    betas = (0.9, hyper["adam_beta2"])
+    return torch.optim.AdamW(groups, lr=hyper["learning_rate"], betas=betas, fused=True)
+
+
 def training_steps(
-    model: PreTrainedModel, train: Split, task: Task, hyper: dict[str, Any], seed: int
+    model: PreTrainedModel,
+    adamw: torch.optim.AdamW,
+    train: Split,
+    task: Task,
+    hyper: dict[str, Any],
+    seed: int,
+    accelerator: Accelerator,
+    done: int = 0,
 ) -> Iterator[Step]:
     """Train `model` in place, yielding after every optimiser step.
 
-    AdamW with a linear schedule: the rate rises from 0 over `warmup_ratio` of all steps and falls
-    to 0 at the last one; gradients are clipped to a global norm of `max_grad_norm`. A batch may be
-    computed in `gradient_accumulation_steps` pieces: its gradient is the same up to rounding.
+    Gradients are clipped to a global norm of `max_grad_norm`. A batch may be computed in
+    `gradient_accumulation_steps` pieces: without dropout its gradient is the same up to rounding.
+    What a step draws depends on `seed` and its number alone, so that a run can go on after `done`
+    steps; `model` and `adamw` must then be as those steps left them.
     """
-    accelerator = Accelerator(mixed_precision="no")
-    steps_per_epoch = math.ceil(len(train) / hyper["batch_size"])
-    steps = hyper["epochs"] * steps_per_epoch
-    groups = parameter_groups(model, hyper["weight_decay"])
-    betas = (0.9, hyper["adam_beta2"])
-    optimizer = torch.optim.AdamW(groups, lr=hyper["learning_rate"], betas=betas, fused=True)
-    schedule = get_linear_schedule_with_warmup(
-        optimizer, math.ceil(hyper["warmup_ratio"] * steps), steps
-    )
-    model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
-    trainable = [parameter for group in groups for parameter in group["params"]]
-    order = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
-    step = 0
-    for _ in range(hyper["epochs"]):
-        for rows in epoch_order(len(train), hyper["batch_size"], order):
-            model.train()
-            loss, tokens = torch.zeros((), device=accelerator.device), 0
-            piece = math.ceil(len(rows) / hyper["gradient_accumulation_steps"])
-            for begin in range(0, len(rows), piece):
-                part = rows[begin : begin + piece]
-                batch = pack(train, part, model)
-                labels = train.labels[part].to(accelerator.device)
-                share = task_loss(task, classify(model, batch), labels) * (len(part) / len(rows))
-                accelerator.backward(share)
-                loss += share.detach()
-                tokens += batch.tokens
-            accelerator.clip_grad_norm_(trainable, hyper["max_grad_norm"])
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            step += 1
-            yield Step(step, loss, tokens, schedule.get_last_lr()[0])
+    steps = hyper["epochs"] * math.ceil(len(train) / hyper["batch_size"])
+    warmup = math.ceil(hyper["warmup_ratio"] * steps)
+    trainable = [parameter for group in adamw.param_groups for parameter in group["params"]]
+    order = training_order(len(train), hyper["batch_size"], hyper["epochs"], seed)
+    for number, rows in enumerate(islice(order, done, None), done):
+        model.train()
+        torch.manual_seed(step_seed(seed, number))
+        loss, tokens = torch.zeros((), device=accelerator.device), 0
+        piece = math.ceil(len(rows) / hyper["gradient_accumulation_steps"])
+        for begin in range(0, len(rows), piece):
+            part = rows[begin : begin + piece]
+            batch = pack(train, part, model)
+            with accelerator.autocast():
+                logits = classify(model, batch).float()
+            labels = train.labels[part].to(accelerator.device)
+            share = task_loss(task, logits, labels) * (len(part) / len(rows))
+            accelerator.backward(share)
+            loss += share.detach()
+            tokens += batch.tokens
+        accelerator.clip_grad_norm_(trainable, hyper["max_grad_norm"])
+        for group in adamw.param_groups:
+            group["lr"] = hyper["learning_rate"] * linear_schedule(number, warmup, steps)
+        adamw.step()
+        adamw.zero_grad()
+        following = hyper["learning_rate"] * linear_schedule(number + 1, warmup, steps)
+        yield Step(number + 1, loss, tokens, following)
+
+
+def linear_schedule(step: int, warmup: int, steps: int) -> float:
+    """Return the learning rate's factor after `step` of `steps` steps.
+
+    It rises from 0 to 1 over the `warmup` steps, then falls to 0 at the last.
+    """
+    if step < warmup:
+        return step / warmup
+    return (steps - step) / max(1, steps - warmup)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Return 32 bits that look random and depend on a run's seed and a step's number alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {step}".encode()).digest()[:4])
 
 
 def parameter_groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
@@ -236,11 +306,11 @@ def parameter_groups(model: PreTrainedModel, weight_decay: float) -> list[dict[s
     ]
 
 
-def evaluation_points(epochs: int, steps_per_epoch: int, per_epoch: int) -> list[int]:
+def evaluation_points(epochs: int, steps_per_epoch: int, per_epoch: int) -> set[int]:
     """Return the steps after which to evaluate: `per_epoch` evenly, always at an epoch's end."""
     per_epoch = min(per_epoch, steps_per_epoch)
     within = [round(k * steps_per_epoch / per_epoch) for k in range(1, per_epoch + 1)]
-    return [epoch * steps_per_epoch + step for epoch in range(epochs) for step in within]
+    return {epoch * steps_per_epoch + step for epoch in range(epochs) for step in within}
 
 
 def task_loss(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
@@ -251,24 +321,40 @@ def task_loss(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predict(model: PreTrainedModel, split: Split, task: Task) -> tuple[pd.DataFrame, float]:
-    """Predict every row of `split`.
-
-    Returns:
-        A row per example in the split's order, with columns `id`, `label`, `prediction` (a class
-        index or a score) and `logits` (list of float32); and the mean loss.
-    """
+def predict(model: PreTrainedModel, split: Split, task: Task, accelerator: Accelerator) -> Tensor:
+    """Return the logits (rows, outputs) of every row of `split`, float32, in the split's order."""
     model.eval()
     logits = torch.empty(len(split), task.num_outputs)
     for rows in by_length(split, EVALUATION_BATCH):
-        logits[rows] = classify(model, pack(split, rows, model)).float().cpu()
-    prediction = logits.argmax(dim=-1) if task.labels else logits.squeeze(-1)
-    frame = pd.DataFrame(
-        {
-            "id": split.ids,
-            "label": split.labels.numpy(),
-            "prediction": prediction.numpy(),
-            "logits": list(logits.numpy()),
-        }
-    )
-    return frame, float(task_loss(task, logits, split.labels))
+        with accelerator.autocast():
+            found = classify(model, pack(split, rows, model))
+        logits[rows] = found.float().cpu()
+    return logits
+
+
+def decide(task: Task, logits: Tensor) -> Tensor:
+    """Return the predictions (rows,) of logits (rows, outputs): class indices, or scores."""
+    return logits.argmax(dim=-1) if task.labels else logits.squeeze(-1)
+
+
+def predictions(task: Task, split: Split, run: Progress) -> pd.DataFrame:
+    """Tabulate every evaluation of `run`.
+
+    Returns:
+        A row per evaluation and example, with columns `id`, `label`, `prediction` (a class index
+        or a score), `logits` (list of float32), `step` and `epoch`.
+    """
+    frames = [
+        pd.DataFrame(
+            {
+                "id": split.ids,
+                "label": split.labels.numpy(),
+                "prediction": decide(task, logits).numpy(),
+                "logits": list(logits.numpy()),
+                "step": row["step"],
+                "epoch": row["epoch"],
+            }
+        )
+        for row, logits in zip(run.history, run.logits, strict=True)
+    ]
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,212 @@
+"""Our training step on one thread: how near to the machine's peak it is, and where its time goes.
+
+Every round measures the peak and, for each method, the same batches of real data from a fresh
+start; the shares compare what was measured within one round.
+
+    python benchmarks/steps.py --data data/prepared/movie_polarity \
+        --config configs/train/lora-movie_polarity.json configs/train/full_ft-movie_polarity.json
+"""
+
+import argparse
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import linear
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from peft_study.files import read_json
+from peft_study.tasks import Task
+from peft_study.training import loop
+from peft_study.training.batches import load_splits
+
+WARM_UP_STEPS = 3
+# Rows, inner size and columns of the products whose best speed counts as the machine's peak.
+PEAK_SHAPES = ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (512, 384, 1536))
+PEAK_REPETITIONS = 5
+# The counter knows attention's fused kernels of GPUs, not the CPU's, which runs without dropout.
+CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda grad, query, key, value, *_, **__: sdpa_backward_flop_count(grad, query, key, value)
+    ),
+}
+# An operator belongs to the first group that names it, or else the nearest operator around it.
+GROUPS = {
+    "matrix multiplications": (
+        "aten::mm",
+        "aten::addmm",
+        "aten::bmm",
+        "aten::baddbmm",
+        "flash_att",
+    ),
+    "copies and padding": ("aten::copy_", "aten::fill_", "aten::index", "aten::cat", "aten::zeros"),
+    # Nearly all products whose gradient is needed multiply by dropout's mask.
+    "dropout": ("aten::random_", "aten::ge", "aten::mul_", "MulBackward0"),
+    "GELU": ("aten::gelu",),
+    "softmax": ("softmax",),
+    "LayerNorm": ("layer_norm",),
+    "optimiser and clipping": ("adamw", "AdamW", "_norm", "aten::_foreach"),
+}
+
+
+class Measurement(NamedTuple):
+    """One method in one round."""
+
+    tokens_per_second: float
+    flops_per_second: float
+    peak: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--config", type=Path, nargs="+", required=True, help="of configs/train/")
+    parser.add_argument("--data", type=Path, required=True, help="a folder of data/prepared/")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10, help="measured steps a round")
+    arguments = parser.parse_args()
+    configs = {path.stem: read_json(path) for path in arguments.config}
+    loop.make_accelerator(next(iter(configs.values()))["train"])
+    check_counter()
+    steps, data = arguments.steps, arguments.data
+    flops = {name: count_flops(config, data, steps) for name, config in configs.items()}
+    found: dict[str, list[Measurement]] = {name: [] for name in configs}
+    for number in range(arguments.rounds):
+        for name in configs if number % 2 == 0 else reversed(configs):
+            # Before and after, since a shared machine's speed drifts.
+            before = measure_peak()
+            tokens, seconds = measure_steps(configs[name], data, steps)
+            peak = max(before, measure_peak())
+            found[name].append(Measurement(tokens / seconds, flops[name] / seconds, peak))
+    print_speeds(found)
+    for name, config in configs.items():
+        print_operators(name, config, data, steps)
+
+
+def training(config: dict[str, Any], data: Path) -> Iterator[loop.Step]:
+    """Build the model of `config` and yield its steps, warmed up; every call yields the same ones.
+
+    All that this benchmark knows of the training loop stands here.
+    """
+    train, _ = load_splits(data)
+    _, model = loop.build(config, seed=1)
+    task, hyper = Task.from_config(config["task_definition"]), config["train"]
+    adamw = loop.make_optimizer(model, hyper)
+    accelerator = loop.make_accelerator(hyper)
+    steps = loop.training_steps(model, adamw, train, task, hyper, 1, accelerator)
+    return islice(steps, WARM_UP_STEPS, None)
+
+
+def measure_steps(config: dict[str, Any], data: Path, number: int) -> tuple[int, float]:
+    """Return the tokens (without padding) of `number` steps after the warm-up, and their seconds.
+
+    The first of the steps includes the warm-up, since nothing runs before it is asked for.
+    """
+    steps = training(config, data)
+    next(steps)
+    clock = time.perf_counter()
+    tokens = sum(next(steps).tokens for _ in range(number))
+    return tokens, time.perf_counter() - clock
+
+
+def count_flops(config: dict[str, Any], data: Path, number: int) -> int:
+    """Return the operations of the matrix multiplications in the steps that are measured.
+
+    Those actually done are counted, padding included: 2 m k n for (m, k) times (k, n).
+    """
+    steps = training(config, data)
+    next(steps)
+    with counter() as counted:
+        for _ in range(number):
+            next(steps)
+    return counted.get_total_flops()
+
+
+def counter() -> FlopCounterMode:
+    return FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+
+
+def check_counter() -> None:
+    """Check the counter on a linear layer by hand.
+
+    Forward is one product, the gradient of the input another; only a trained weight needs a third.
+    """
+    rows, width, outputs = 3, 5, 7
+    product = 2 * rows * width * outputs
+    for trained, products in ((False, 2), (True, 3)):
+        x = torch.randn(rows, width, requires_grad=True)
+        weight = torch.randn(outputs, width, requires_grad=trained)
+        with counter() as counted:
+            linear(x, weight, torch.randn(outputs)).sum().backward()
+        if counted.get_total_flops() != products * product:
+            raise RuntimeError("the counter miscounts a linear layer")
+
+
+def measure_peak() -> float:
+    """Return the float32 operations a second of the fastest matrix multiplication."""
+    best = 0.0
+    for m, k, n in PEAK_SHAPES:
+        left, right = torch.randn(m, k), torch.randn(k, n)
+        product = torch.empty(m, n)
+        for _ in range(PEAK_REPETITIONS):
+            clock = time.perf_counter()
+            torch.mm(left, right, out=product)
+            best = max(best, 2 * m * k * n / (time.perf_counter() - clock))
+    return best
+
+
+def print_speeds(found: dict[str, list[Measurement]]) -> None:
+    print("| step of | tokens/s | GFLOP/s | peak GFLOP/s | share of the peak |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, measured in found.items():
+        columns = (
+            spread([m.tokens_per_second for m in measured], ".0f"),
+            spread([m.flops_per_second / 1e9 for m in measured], ".1f"),
+            spread([m.peak / 1e9 for m in measured], ".1f"),
+            spread([m.flops_per_second / m.peak for m in measured], ".0%"),
+        )
+        print(f"| {name} | {' | '.join(columns)} |")
+
+
+def print_operators(name: str, config: dict[str, Any], data: Path, number: int) -> None:
+    """Print each group's share of the time that operators take; Python's own time is left out."""
+    steps = training(config, data)
+    next(steps)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for _ in range(number):
+            next(steps)
+    microseconds: dict[str, float] = defaultdict(float)
+    for event in profiled.events() or []:
+        microseconds[group_of(event)] += event.self_cpu_time_total
+    total = sum(microseconds.values())
+    print(f"\n| {name}: operators | ms a step | share |\n| --- | ---: | ---: |")
+    for group, spent in sorted(microseconds.items(), key=lambda item: -item[1]):
+        print(f"| {group} | {spent / number / 1000:.1f} | {spent / total:.1%} |")
+
+
+def group_of(event: Any) -> str:
+    """Return the group of a profiled operator: its own, or that of the nearest one around it."""
+    while event is not None:
+        for group, names in GROUPS.items():
+            if any(name in event.name for name in names):
+                return group
+        event = event.cpu_parent
+    return "other"
+
+
+def spread(values: list[float], form: str) -> str:
+    """Format the median and the range."""
+    least, middle, most = min(values), statistics.median(values), max(values)
+    return f"{middle:{form}} ({least:{form}}–{most:{form}})"
+
+
+if __name__ == "__main__":
+    main()

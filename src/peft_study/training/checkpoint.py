@@ -1,0 +1,138 @@
+"""The state of an unfinished run: saved now and then, verified when the run goes on."""
+
+import hashlib
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+FILE = "checkpoint-{}.safetensors"
+
+
+@dataclass
+class Progress:
+    """What a run has done so far, apart from its weights and its optimiser's state.
+
+    Attributes:
+        step: optimiser steps.
+        tokens: tokens trained on.
+        seconds: of training, evaluations not counted.
+        reported: the step of the evaluation that `train.report` has chosen so far.
+        history: a row per evaluation.
+        timings: likewise, of seconds.
+        losses: of the steps since the last evaluation, scalars on the model's device.
+        logits: of every evaluation, (rows, outputs).
+        kept: the weights to save, as they were at step `reported`.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    reported: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    timings: list[dict[str, float]] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Checkpoint:
+    """The last saved state of one run: a file in a folder, named after its own hash.
+
+    Args:
+        directory: of this run alone.
+        interval: seconds between saved states.
+    """
+
+    def __init__(self, directory: Path, interval: float) -> None:
+        self.directory, self.interval = directory, interval
+        self._saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Say whether the interval has passed since the last save."""
+        return time.monotonic() - self._saved >= self.interval
+
+    def save(self, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Write the state, whole or not at all, and remove the one before."""
+        tensors = {f"kept/{name}": value for name, value in progress.kept.items()}
+        tensors |= {f"logits/{i}": value for i, value in enumerate(progress.logits)}
+        if progress.losses:
+            tensors["losses"] = torch.stack(progress.losses)
+        for name, parameter in _trainable(model).items():
+            tensors[f"parameter/{name}"] = parameter.detach()
+            # One that no loss has reached yet has no state.
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{key}/{name}"] = value
+        scalars = {
+            key: value
+            for key, value in vars(progress).items()
+            if key not in ("losses", "logits", "kept")
+        }
+        self.directory.mkdir(parents=True, exist_ok=True)
+        temporary = self.directory / FILE.format("unfinished")
+        metadata = {"progress": json.dumps(scalars)}
+        save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
+        path = self.directory / FILE.format(_digest(temporary))
+        temporary.replace(path)
+        for other in self._files() - {path}:
+            other.unlink()
+        self._saved = time.monotonic()
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+        """Set `model` and `optimizer` to the saved state and return its progress.
+
+        Without a saved state nothing changes, and the progress is that of a run not begun. A file
+        that does not have the hash that its name says is reported and removed.
+        """
+        # What a kill left of a save; the state before it is still there.
+        (self.directory / FILE.format("unfinished")).unlink(missing_ok=True)
+        for path in sorted(self._files()):
+            if path.name != FILE.format(_digest(path)):
+                print(f"warning: {path}: damaged, so it is not used", file=sys.stderr)
+                path.unlink()
+                continue
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                progress = Progress(**json.loads(file.metadata()["progress"]))
+            trainable = _trainable(model)
+            device = next(iter(trainable.values())).device
+            losses = tensors.get("losses", torch.empty(0)).to(device)
+            progress.losses = list(losses.unbind())
+            logits = _below(tensors, "logits/")
+            progress.logits = [logits[str(i)] for i in range(len(logits))]
+            progress.kept = _below(tensors, "kept/")
+            states = {key: _below(tensors, f"{key}/") for key in ("step", "exp_avg", "exp_avg_sq")}
+            with torch.no_grad():
+                for name, parameter in trainable.items():
+                    parameter.copy_(tensors[f"parameter/{name}"])
+                    found = {
+                        key: state[name].to(device)
+                        for key, state in states.items()
+                        if name in state
+                    }
+                    if found:
+                        optimizer.state[parameter] = found
+            return progress
+        return Progress()
+
+    def _files(self) -> set[Path]:
+        return set(self.directory.glob(FILE.format("*")))
+
+
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): tensor for n, tensor in tensors.items() if n.startswith(prefix)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
