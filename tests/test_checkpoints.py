@@ -156,14 +156,15 @@ def test_pairs_are_read_by_the_models_own_tokeniser(
         start, end = 101, 102
     inner = {"bert": 1, "roberta": 2, "deberta-v2": 1}[model_type]
     for split in load_splits(folder):
-        for number, ids in enumerate(split.columns["input_ids"]):
+        columns = {name: [row.tolist() for row in rows] for name, rows in split.columns.items()}
+        for number, ids in enumerate(columns["input_ids"]):
             row = source[split.ids[number]]
             first, second = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in row.texts)
             assert ids == [start, *first, *[end] * inner, *second, end]
             assert tokenizer.unk_token_id not in ids
             assert int(split.labels[number]) == row.label
             types = [0] * (len(first) + 2) + [1] * (len(second) + 1)
-            assert split.columns.get("token_type_ids", [types] * len(split))[number] == types
+            assert columns.get("token_type_ids", [types] * len(split))[number] == types
     # RoBERTa has one type of token only, so none may be stored for it.
     assert ("token_type_ids" in split.columns) == (model_type != "roberta")
 
