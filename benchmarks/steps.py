@@ -11,7 +11,8 @@ import argparse
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,11 +60,12 @@ GROUPS = {
 
 
 class Measurement(NamedTuple):
-    """One method in one round."""
+    """One method in one round; the seconds of a step are by phase."""
 
     tokens_per_second: float
     flops_per_second: float
     peak: float
+    phases: dict[str, float]
 
 
 def main() -> None:
@@ -83,15 +85,22 @@ def main() -> None:
         for name in configs if number % 2 == 0 else reversed(configs):
             # Before and after, since a shared machine's speed drifts.
             before = measure_peak()
-            tokens, seconds = measure_steps(configs[name], data, steps)
+            tokens, seconds, phases = measure_steps(configs[name], data, steps)
             peak = max(before, measure_peak())
-            found[name].append(Measurement(tokens / seconds, flops[name] / seconds, peak))
+            speeds = (tokens / seconds, flops[name] / seconds)
+            per_step = {phase: spent / steps for phase, spent in phases.items()}
+            found[name].append(Measurement(*speeds, peak, per_step))
     print_speeds(found)
+    print_phases(found)
     for name, config in configs.items():
         print_operators(name, config, data, steps)
 
 
-def training(config: dict[str, Any], data: Path) -> Iterator[loop.Step]:
+def training(
+    config: dict[str, Any],
+    data: Path,
+    phase: Callable[[str], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[loop.Step]:
     """Build the model of `config` and yield its steps, warmed up; every call yields the same ones.
 
     All that this benchmark knows of the training loop stands here.
@@ -101,20 +110,31 @@ def training(config: dict[str, Any], data: Path) -> Iterator[loop.Step]:
     task, hyper = Task.from_config(config["task_definition"]), config["train"]
     adamw = loop.make_optimizer(model, hyper)
     accelerator = loop.make_accelerator(hyper)
-    steps = loop.training_steps(model, adamw, train, task, hyper, 1, accelerator)
+    steps = loop.training_steps(model, adamw, train, task, hyper, 1, accelerator, phase=phase)
     return islice(steps, WARM_UP_STEPS, None)
 
 
-def measure_steps(config: dict[str, Any], data: Path, number: int) -> tuple[int, float]:
-    """Return the tokens (without padding) of `number` steps after the warm-up, and their seconds.
+def measure_steps(
+    config: dict[str, Any], data: Path, number: int
+) -> tuple[int, float, dict[str, float]]:
+    """Measure `number` steps after the warm-up: tokens (without padding), seconds, those by phase.
 
     The first of the steps includes the warm-up, since nothing runs before it is asked for.
     """
-    steps = training(config, data)
+    phases: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def phase(name: str) -> Iterator[None]:
+        clock = time.perf_counter()
+        yield
+        phases[name] += time.perf_counter() - clock
+
+    steps = training(config, data, phase)
     next(steps)
+    phases.clear()
     clock = time.perf_counter()
     tokens = sum(next(steps).tokens for _ in range(number))
-    return tokens, time.perf_counter() - clock
+    return tokens, time.perf_counter() - clock, phases
 
 
 def count_flops(config: dict[str, Any], data: Path, number: int) -> int:
@@ -173,6 +193,14 @@ def print_speeds(found: dict[str, list[Measurement]]) -> None:
             spread([m.peak / 1e9 for m in measured], ".1f"),
             spread([m.flops_per_second / m.peak for m in measured], ".0%"),
         )
+        print(f"| {name} | {' | '.join(columns)} |")
+
+
+def print_phases(found: dict[str, list[Measurement]]) -> None:
+    names = list(next(iter(found.values()))[0].phases)
+    print(f"\n| ms a step of | {' | '.join(names)} |\n| --- |{' ---: |' * len(names)}")
+    for name, measured in found.items():
+        columns = [spread([1000 * m.phases[phase] for m in measured], ".0f") for phase in names]
         print(f"| {name} | {' | '.join(columns)} |")
 
 

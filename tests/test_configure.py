@@ -46,6 +46,7 @@ ALL_TRAINING = {
         ),
         ("train.epochs", 3, ALL_TRAINING),
         ("sweep.task", "tweet_rating", set()),
+        ("analysis.iso_margin", 0.01, {"curves"}),
         ("full_ft.epochs", 3, {name for name in ALL_TRAINING if "/full_ft-" in name}),
         ("tasks.tweet_rating.train_rows", 80, {"prepare/tweet_rating"}),
         (
@@ -76,7 +77,7 @@ def test_a_sixth_seed_leaves_preparation_and_intermediate_task_alone(
     params["seeds"].append(6)
     after = configure(check_study(params))
     changed = {name.split("/")[0] for name in before if before[name] != after[name]}
-    assert changed == {"train"}
+    assert changed == {"train", "curves"}
 
 
 def test_a_sweep_has_a_configuration_per_cell(params: dict[str, Any]) -> None:

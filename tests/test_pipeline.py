@@ -55,6 +55,7 @@ lora:
   learning_rate: 4e-3
 adapter_h: {{bottleneck: 16, activation: gelu, learning_rate: 4e-3}}
 full_ft: {{learning_rate: 1e-4, save_weights: false}}
+analysis: {{iso_margin: 0.005}}
 runner:
   backend: local
   workers: auto
@@ -134,7 +135,7 @@ def test_summary_has_the_documented_form(project: Project) -> None:
     assert set(summary) == {"tweet_rating", "editorial_polarity"}
     cell = summary["tweet_rating"]["lora"]
     assert set(cell) == {"pearson", "spearman", "trainable"}
-    assert set(cell["pearson"]) == {"median", "std", "n"}
+    assert set(cell["pearson"]) == {"median", "std", "n", "cv_first", "cv_last"}
     assert cell["trainable"] == {"adapter": 2 * 2 * 2 * 32 * 8, "head": 33, "total": 2081}
     assert set(summary["editorial_polarity"]["baseline"]) == {"accuracy", "f1"}
 
@@ -188,7 +189,7 @@ def test_an_ablation_retrains_its_cells_and_no_other(project: Project) -> None:
     difference = project.run("dvc", "metrics", "diff")
     assert "tweet_rating.lora.trainable.adapter" in difference
     assert "full_ft" not in difference
-    assert len(difference.splitlines()) < 20
+    assert len(difference.splitlines()) < 25
     # Back again: everything comes from DVC's cache.
     project.run("git", "checkout", "--quiet", "params.yaml")
     ran = project.stages("dvc", "repro", "aggregate")
@@ -267,3 +268,14 @@ def test_a_mistake_stops_the_run_before_anything_is_lost(project: Project) -> No
     assert "Traceback" not in printed
     assert project.results() == before
     project.run("dvc", "repro", "aggregate")
+
+
+def test_stability_and_equal_scores_are_told_of_every_cell(project: Project) -> None:
+    assert project.stages("dvc", "repro", "curves") == {"configure", "curves"}
+    found = read_json(project.folder / "metrics/iso_accuracy.json")
+    assert len(found["runs"]) == 2 * 2 * 2  # methods, tasks, seeds
+    assert {row["n"] for row in found["seconds_per_epoch"]} == {2}  # an epoch of two seeds
+    stability = read_json(project.folder / "metrics/stability.json")
+    assert {(row["method"], row["epoch"], row["n"]) for row in stability} == {
+        (method, 1.0, 2) for method in ("lora", "full_ft")
+    }

@@ -87,6 +87,7 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("sweep", SWEEP | {"weights": ["key+key"]}, ("'key' is repeated",)),
     ("sweep", SWEEP | {"task": "rte"}, ("got 'rte'", "known: editorial_polarity")),
     ("sweep", SWEEP | {"task": "editorial_polarity"}, ("starts from the encoder",)),
+    ("analysis.iso_margin", 1, ("got 1", "less than 1")),
     ("train.gradient_accumulation_steps", 0, ("got 0", "greater than or equal to 1")),
     ("train.adam_beta2", 1.0, ("got 1.0", "less than 1")),
     ("runner.workers", "many", ("got 'many'", "valid integer or 'auto'")),

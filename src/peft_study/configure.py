@@ -58,6 +58,12 @@ def configure(study: Study) -> dict[str, dict[str, Any]]:
             "packages": pinned((*TRAINING_PACKAGES, "adapters", "loralib", "peft")),
         },
         "ready": {"starters": starters},
+        "curves": {
+            "methods": study.methods,
+            "main_metrics": study.main_metrics,
+            "seeds": study.seeds,
+            "iso_margin": study.analysis.iso_margin,
+        },
         "aggregate": {
             "methods": study.methods,
             "tasks": list(study.tasks),
@@ -111,11 +117,10 @@ def check_against_model(study: Study) -> None:
     """
     name = study.model.name
     model = model_config(name, study.model.revision)
-    positions = model.get("position_embedding_type", "absolute")
-    if positions != "absolute":
+    kind = model.get("position_embedding_type", "absolute")
+    if kind != "absolute":
         raise StudyError(
-            f"model.name is '{name}': its position_embedding_type is '{positions}'; "
-            "must be 'absolute'"
+            f"model.name is '{name}': its position_embedding_type is '{kind}'; must be 'absolute'"
         )
     width, positions = model["hidden_size"], model["max_position_embeddings"]
     if model["model_type"] == "roberta":

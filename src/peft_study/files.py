@@ -1,5 +1,6 @@
-"""Small files, written whole or not at all."""
+"""Files: written whole or not at all, and their hashes."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -34,3 +35,9 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -151,6 +151,12 @@ class SweepParams(_Block):
         return [(rank, weights) for rank in self.ranks for weights in self.weights]
 
 
+class AnalysisParams(_Block):
+    """`analysis`: how findings are drawn from the runs."""
+
+    iso_margin: Annotated[float, Field(ge=0, lt=1)]
+
+
 class RayParams(_Block):
     """`runner.ray`: the cluster, and what a run takes of it."""
 
@@ -185,6 +191,7 @@ class Study(_Block):
     lora: LoraParams
     adapter_h: AdapterHParams
     full_ft: FullFtParams
+    analysis: AnalysisParams
     runner: RunnerParams
 
     @property

@@ -51,12 +51,12 @@ def cell(tmp_path: Path) -> dict[str, Any]:
     return evaluate(config, tmp_path / "runs", tmp_path / "prepared")
 
 
-def test_evaluate_finds_best_and_last(cell: dict[str, Any]) -> None:
+def test_evaluate_finds_first_best_and_last(cell: dict[str, Any]) -> None:
     found = {
-        seed: (run["best"]["step"], run["best"]["accuracy"], run["last"]["accuracy"])
+        seed: (run["best"]["step"], *(run[name]["accuracy"] for name in ("first", "best", "last")))
         for seed, run in cell["seeds"].items()
     }
-    assert found == {"1": (5, 0.75, 0.5), "2": (10, 1.0, 1.0), "7": (5, 0.5, 0.0)}
+    assert found == {"1": (5, 0.75, 0.75, 0.5), "2": (10, 0.75, 1, 1), "7": (5, 0.5, 0.5, 0)}
     assert cell["seeds"]["1"]["best"]["f1"] == pytest.approx(0.8)
     assert cell["trainable"] == COUNTS
     assert cell["data"] == {"train": {"rows": 9, "sha256_of_ids": "ab"}}
@@ -69,7 +69,11 @@ def test_aggregate_is_median_and_sample_deviation(
     config = {"tasks": ["movie_polarity"], "methods": ["lora"]}
     summary = aggregate(config, lambda *_: cell | {"report": report})
     found = summary["movie_polarity"]["lora"]
-    assert found["accuracy"] == {"median": median, "std": pytest.approx(std), "n": 3}
+    assert found["accuracy"] == {
+        **{"median": median, "std": pytest.approx(std), "n": 3},
+        # First 0.75, 0.75, 0.5; last 0.5, 1, 0: whichever is reported.
+        **{"cv_first": pytest.approx(0.2165064), "cv_last": pytest.approx(1.0)},
+    }
     assert found["trainable"] == COUNTS
     assert summary["movie_polarity"]["baseline"] == {"accuracy": 0.5, "f1": 0.0}
 
@@ -78,7 +82,8 @@ def test_one_seed_has_no_deviation(cell: dict[str, Any]) -> None:
     cell["seeds"] = {"1": cell["seeds"]["1"]}
     config = {"tasks": ["movie_polarity"], "methods": ["lora"]}
     summary = aggregate(config, lambda *_: cell)
-    assert summary["movie_polarity"]["lora"]["accuracy"] == {"median": 0.75, "std": None, "n": 1}
+    found = summary["movie_polarity"]["lora"]["accuracy"]
+    assert found == {"median": 0.75, "std": None, "n": 1, "cv_first": None, "cv_last": None}
     assert "| 75.0 |" in markdown_table(summary, MAIN)
 
 

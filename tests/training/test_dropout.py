@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import small_model
-from peft_study.training.dropout import Dropout, use_fast_dropout
+from peft_study.training.dropout import RANGE, Dropout, use_fast_dropout
 
 
 @pytest.mark.parametrize("p", [0.02, 0.1, 0.5, 0.9])
@@ -14,7 +14,9 @@ def test_elements_are_dropped_with_probability_p_and_the_rest_scaled(p: float) -
     torch.manual_seed(0)
     n = 1_000_000
     y = Dropout(p)(torch.ones(n))
-    assert set(y.unique().tolist()) == {0.0, torch.tensor(1 / (1 - p)).item()}
+    # The expected value stays 1 to the bit, though p is rounded.
+    rounded = round(p * RANGE) / RANGE
+    assert set(y.unique().tolist()) == {0.0, torch.tensor(1 / (1 - rounded)).item()}
     dropped = (y == 0).float().mean().item()
     assert abs(dropped - p) < 4 * math.sqrt(p * (1 - p) / n)  # four standard errors
     pairs = ((y[:-1] == 0) & (y[1:] == 0)).float().mean().item()
@@ -27,7 +29,7 @@ def test_gradients_pass_where_elements_did() -> None:
     y.sum().backward()
     assert x.grad is not None
     assert torch.equal(x.grad == 0, y == 0)
-    torch.testing.assert_close(x.grad.max(), torch.tensor(1 / 0.7))
+    torch.testing.assert_close(x.grad.max(), torch.tensor(1 / 0.7), atol=1e-4, rtol=0)
 
 
 def test_it_depends_on_the_seed_and_rests_in_evaluation() -> None:

@@ -243,13 +243,17 @@ def test_auto_uses_every_core_that_memory_allows(
     summary = {"splits": {"train": {"token_length_percentiles": {"100": 20.0}}}}
     monkeypatch.setattr(runner, "read_json", lambda _: summary)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    some = cell(make_config("full_ft", model_path), learnable, tmp_path, list(range(20)))
+    some = cell(make_config("full_ft", model_path), learnable, tmp_path, list(range(25)))
     jobs = [Job(some, seed, "") for seed in some.config["seeds"]]
     per_run = runner.estimated_bytes(some)
-    for free, count in ((100 * per_run, 8), (3.5 * per_run, 3), (0.1 * per_run, 1)):
+    # A core left idle while the last jobs run is worse than cores that are shared.
+    cases: list[tuple[float, int, int]] = [(100, 5, 5), (100, 16, 8), (100, 20, 20), (100, 25, 8)]
+    cases += [(15.5, 20, 8), (3.5, 20, 3), (3.5, 5, 3), (0.1, 20, 1)]
+    for runs_that_fit, number, count in cases:
+        free = runs_that_fit * per_run
         monkeypatch.setattr(runner, "available_bytes", lambda free=free: free)
-        assert runner.worker_count(jobs, "auto") == count
-    assert runner.worker_count(jobs, 30) == 20
+        assert runner.worker_count(jobs[:number], "auto") == count
+    assert runner.worker_count(jobs, 30) == len(jobs)
 
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

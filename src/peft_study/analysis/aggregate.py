@@ -23,9 +23,10 @@ def aggregate(
         cell: maps a method and a task to what `evaluate` found.
 
     Returns:
-        `{task: {method: {metric: {median, std, n}, trainable: {adapter, head, total}}}}`, and under
-        each task's `baseline` the metrics of the majority class, or of the mean for regression.
-        Std has ddof = 1 and is None for a single seed.
+        `{task: {method: {metric: {median, std, n, cv_first, cv_last}, trainable: {adapter, head,
+        total}}}}`, and under each task's `baseline` the metrics of the majority class, or of the
+        mean for regression. Std has ddof = 1 and is None for a single seed. The coefficients of
+        variation are those of the first and the last evaluation.
     """
     summary: dict[str, dict[str, Any]] = {}
     for task in config["tasks"]:
@@ -46,7 +47,8 @@ def sweep_table(names: list[str], cell: Callable[[str], dict[str, Any]]) -> list
         cell: maps a name to what `evaluate` found.
 
     Returns:
-        Rows of task, weights, rank, metric, median, std, n, and the trainable parameters.
+        Rows of task, weights, rank, metric, what `aggregate` says of a metric, and the trainable
+        parameters.
     """
     rows = []
     for name in names:
@@ -62,20 +64,27 @@ def sweep_table(names: list[str], cell: Callable[[str], dict[str, Any]]) -> list
 
 
 def _over_seeds(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return `{metric: {median, std, n}}` of the evaluation that each run of a cell reports."""
-    runs = [
-        {k: v for k, v in run[found["report"]].items() if k not in ("step", "epoch")}
-        for run in found["seeds"].values()
-    ]
-    values = {metric: [run[metric] for run in runs] for metric in runs[0]}
-    return {
-        metric: {
-            "median": statistics.median(found),
-            "std": statistics.stdev(found) if len(found) > 1 else None,
-            "n": len(found),
+    """Describe the evaluation that each run of a cell reports, by metric; see `aggregate`."""
+    runs = list(found["seeds"].values())
+    described = {}
+    for metric in (key for key in runs[0][found["report"]] if key not in ("step", "epoch")):
+        reported, first, last = (
+            [run[which][metric] for run in runs] for which in (found["report"], "first", "last")
+        )
+        described[metric] = {
+            "median": statistics.median(reported),
+            "std": statistics.stdev(reported) if len(reported) > 1 else None,
+            "n": len(reported),
+            "cv_first": coefficient_of_variation(first),
+            "cv_last": coefficient_of_variation(last),
         }
-        for metric, found in values.items()
-    }
+    return described
+
+
+def coefficient_of_variation(values: list[float]) -> float | None:
+    """Return std / mean with ddof = 1; None for a single value, or unless the mean is positive."""
+    mean = statistics.fmean(values)
+    return statistics.stdev(values) / mean if len(values) > 1 and mean > 0 else None
 
 
 def markdown_table(summary: dict[str, dict[str, Any]], main: dict[str, str]) -> str:

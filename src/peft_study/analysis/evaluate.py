@@ -19,9 +19,9 @@ def evaluate(config: dict[str, Any], runs: Path, prepared: Path) -> dict[str, An
         prepared: the task's folder, whose summary says which rows were used.
 
     Returns:
-        `{task, method, baseline, data, trainable, report, seeds: {seed: {best, last}}}`, where
-        `best` and `last` each hold `step`, `epoch` and a fraction per metric, and `data` the number
-        of rows of each split with a hash of their ids.
+        `{task, method, baseline, data, trainable, report, seeds: {seed: {first, best, last}}}`,
+        where `first`, `best` and `last` each hold `step`, `epoch` and a fraction per metric, and
+        `data` the number of rows of each split with a hash of their ids.
     """
     task = Task.from_config(config["task_definition"])
     summary = read_json(prepared / "summary.json")
@@ -35,7 +35,7 @@ def evaluate(config: dict[str, Any], runs: Path, prepared: Path) -> dict[str, An
             for step, group in frame.groupby("step")
         ]
         best = max(evaluations, key=lambda found: found[task.metrics[0]])  # the earliest of equals
-        seeds[str(seed)] = {"best": best, "last": evaluations[-1]}
+        seeds[str(seed)] = {"first": evaluations[0], "best": best, "last": evaluations[-1]}
     return {
         "task": config["task"],
         "method": config["method"],

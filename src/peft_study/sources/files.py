@@ -5,7 +5,6 @@ TSV is read without quoting, as GLUE is written; CSV with it; JSON Lines and Par
 
 import codecs
 import csv
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from peft_study.errors import StudyError, first_line, nearest
+from peft_study.files import sha256
 from peft_study.sources import Row
 from peft_study.tasks import Task
 
@@ -113,7 +113,7 @@ def locate(
     return layout | {
         "train": str(paths[0]),
         "validation": [str(path) for path in paths[1:]],
-        "sha256": [_sha256(path) for path in paths],
+        "sha256": [sha256(path) for path in paths],
     }
 
 
@@ -128,8 +128,8 @@ def read_rows(name: str, task: Task, location: dict[str, Any]) -> Iterator[Row]:
             or a file was changed since its stage was configured.
     """
     train, validation = Path(location["train"]), [Path(p) for p in location["validation"]]
-    for path, sha256 in zip((train, *validation), location["sha256"], strict=True):
-        if not path.is_file() or _sha256(path) != sha256:
+    for path, expected in zip((train, *validation), location["sha256"], strict=True):
+        if not path.is_file() or sha256(path) != expected:
             raise StudyError(f"{path}: changed since params.yaml was checked; run again")
     columns = location["columns"]
     if location["msr"]:
@@ -302,8 +302,3 @@ _READERS = {
     ".jsonl": _json_lines,
     ".parquet": _parquet,
 }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

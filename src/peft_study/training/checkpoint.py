@@ -1,6 +1,5 @@
 """The state of an unfinished run: saved now and then, verified when the run goes on."""
 
-import hashlib
 import json
 import sys
 import time
@@ -12,6 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from peft_study.files import sha256
+
 FILE = "checkpoint-{}.safetensors"
 
 
@@ -22,7 +23,7 @@ class Progress:
     Attributes:
         step: optimiser steps.
         tokens: tokens trained on.
-        seconds: of training, evaluations not counted.
+        seconds: of training, evaluations not counted; of the processor on CPUs.
         reported: the step of the evaluation that `train.report` has chosen so far.
         history: a row per evaluation.
         timings: likewise, of seconds.
@@ -78,7 +79,7 @@ class Checkpoint:
         temporary = self.directory / FILE.format("unfinished")
         metadata = {"progress": json.dumps(scalars)}
         save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
-        path = self.directory / FILE.format(_digest(temporary))
+        path = self.directory / FILE.format(sha256(temporary))
         temporary.replace(path)
         for other in self._files() - {path}:
             other.unlink()
@@ -93,7 +94,7 @@ class Checkpoint:
         # What a kill left of a save; the state before it is still there.
         (self.directory / FILE.format("unfinished")).unlink(missing_ok=True)
         for path in sorted(self._files()):
-            if path.name != FILE.format(_digest(path)):
+            if path.name != FILE.format(sha256(path)):
                 print(f"warning: {path}: damaged, so it is not used", file=sys.stderr)
                 path.unlink()
                 continue
@@ -131,8 +132,3 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): tensor for n, tensor in tensors.items() if n.startswith(prefix)}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

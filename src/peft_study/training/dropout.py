@@ -1,25 +1,51 @@
-"""Dropout whose random numbers cost a quarter of PyTorch's on CPUs.
+"""Dropout whose random numbers cost an eighth of PyTorch's on CPUs, and its memory a half.
 
 There, `torch.nn.Dropout` draws a 64-bit number for every element: a tenth of a training step.
 """
 
-from torch import Tensor, empty, int32, int64, nn
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from peft_study.backbone import replace_module
 
-RANGE = 2**32
+RANGE = 2**16
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` from 32 random bits an element, so that p is exact to 2^-32."""
+    """`torch.nn.Dropout` from 16 random bits an element: p is rounded to a multiple of 2^-16."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Set elements of x (any shape) to 0 with probability p, and scale the others."""
         if not self.training or self.p == 0 or x.device.type != "cpu":
             return super().forward(x)
-        bits = empty((x.numel() + 1) // 2, dtype=int64).random_(-(2**63), None).view(int32)
-        kept = bits[: x.numel()].view(x.shape) >= round(self.p * RANGE) - RANGE // 2
-        return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
+        return _Drop.apply(x, min(round(self.p * RANGE), RANGE - 1))
+
+
+class _Drop(torch.autograd.Function):
+    """Multiply by a random mask, of which only the random bits are kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dropped: int) -> Tensor:
+        """Drop `dropped` of `RANGE` elements of x."""
+        numbers = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = numbers.view(torch.int16)[: x.numel()].view(x.shape)
+        ctx.save_for_backward(bits)
+        ctx.dropped = dropped
+        return x * _mask(bits, dropped, x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (bits,) = ctx.saved_tensors
+        return gradient * _mask(bits, ctx.dropped, gradient.dtype), None
+
+
+def _mask(bits: Tensor, dropped: int, dtype: torch.dtype) -> Tensor:
+    """Return 0 where an element is dropped, elsewhere what keeps its expected value."""
+    # Comparing into floats is several times as fast as converting booleans.
+    mask = torch.ge(bits, dropped - RANGE // 2, out=torch.empty(bits.shape, dtype=dtype))
+    return mask.mul_(RANGE / (RANGE - dropped))
 
 
 def use_fast_dropout(model: nn.Module) -> None:

@@ -4,8 +4,8 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,11 +78,12 @@ def train_run(
 ) -> RunResult:
     """Train one run and write it below `directory`.
 
-    Writes `history.csv` (a row per evaluation), `timings.csv` (how long each took to reach and to
-    make), `predictions.parquet` (the validation predictions of every evaluation), `run.json`
-    (steps, counts of trainable parameters) and, if the configuration says so, `adapter/`, the
-    weights of the evaluation that `train.report` chooses. All but the timings depends on the
-    arguments alone, however often the run was interrupted and went on from its checkpoint.
+    Writes `history.csv` (a row per evaluation), `timings.csv` (the seconds to reach and to make
+    each: of the processor on CPUs, else of the clock), `predictions.parquet` (the validation
+    predictions of every evaluation), `run.json` (steps, counts of trainable parameters) and, if the
+    configuration says so, `adapter/`, the weights of the evaluation that `train.report` chooses.
+    All but the timings depends on the arguments alone, however often the run was interrupted and
+    went on from its checkpoint.
 
     Args:
         config: a cell's configuration: a file of `configs/train/`, or an item of
@@ -115,14 +116,16 @@ def train_run(
     merging = getattr(method, "merged", nullcontext) if full_precision else nullcontext
 
     run = checkpoint.load(model, adamw) if checkpoint else Progress()
-    clock = time.perf_counter()
+    # Runs may share a core: count the time that this one had of it.
+    now = time.process_time if model.device.type == "cpu" else time.perf_counter
+    clock = now()
     for step in training_steps(model, adamw, train, task, hyper, seed, accelerator, run.step):
         run.step = step.step
         run.tokens += step.tokens
         run.losses.append(step.loss)
         if run.step in evaluations:
-            run.seconds += time.perf_counter() - clock
-            clock = time.perf_counter()
+            run.seconds += now() - clock
+            clock = now()
             with merging(model):
                 logits = predict(model, validation, task, accelerator)
             loss = float(task_loss(task, logits, validation.labels))
@@ -146,15 +149,15 @@ def train_run(
                 | scores
                 | {"learning_rate": step.learning_rate, "tokens": run.tokens}
             )
-            seconds = time.perf_counter() - clock
+            seconds = now() - clock
             run.timings.append(
                 {"step": run.step, "train_seconds": run.seconds, "evaluation_seconds": seconds}
             )
-            clock = time.perf_counter()
+            clock = now()
         if checkpoint and checkpoint.due():
-            run.seconds += time.perf_counter() - clock
+            run.seconds += now() - clock
             checkpoint.save(run, model, adamw)
-            clock = time.perf_counter()
+            clock = now()
 
     for name, rows in (("history.csv", run.history), ("timings.csv", run.timings)):
         with replacing(directory / name) as temporary:
@@ -243,13 +246,15 @@ def training_steps(
     seed: int,
     accelerator: Accelerator,
     done: int = 0,
+    phase: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[Step]:
     """Train `model` in place, yielding after every optimiser step.
 
     Gradients are clipped to a global norm of `max_grad_norm`. A batch may be computed in
     `gradient_accumulation_steps` pieces: without dropout its gradient is the same up to rounding.
     What a step draws depends on `seed` and its number alone, so that a run can go on after `done`
-    steps; `model` and `adamw` must then be as those steps left them.
+    steps; `model` and `adamw` must then be as those steps left them. Who measures gives `phase`,
+    whose contexts "forward", "backward" and "optimiser" are entered one after the other.
     """
     steps = hyper["epochs"] * math.ceil(len(train) / hyper["batch_size"])
     warmup = math.ceil(hyper["warmup_ratio"] * steps)
@@ -262,19 +267,22 @@ def training_steps(
         piece = math.ceil(len(rows) / hyper["gradient_accumulation_steps"])
         for begin in range(0, len(rows), piece):
             part = rows[begin : begin + piece]
-            batch = pack(train, part, model)
-            with accelerator.autocast():
-                logits = classify(model, batch).float()
-            labels = train.labels[part].to(accelerator.device)
-            share = task_loss(task, logits, labels) * (len(part) / len(rows))
-            accelerator.backward(share)
+            with phase("forward"):
+                batch = pack(train, part, model)
+                with accelerator.autocast():
+                    logits = classify(model, batch).float()
+                labels = train.labels[part].to(accelerator.device)
+                share = task_loss(task, logits, labels) * (len(part) / len(rows))
+            with phase("backward"):
+                accelerator.backward(share)
             loss += share.detach()
             tokens += batch.tokens
-        accelerator.clip_grad_norm_(trainable, hyper["max_grad_norm"])
-        for group in adamw.param_groups:
-            group["lr"] = hyper["learning_rate"] * linear_schedule(number, warmup, steps)
-        adamw.step()
-        adamw.zero_grad()
+        with phase("optimiser"):
+            accelerator.clip_grad_norm_(trainable, hyper["max_grad_norm"])
+            for group in adamw.param_groups:
+                group["lr"] = hyper["learning_rate"] * linear_schedule(number, warmup, steps)
+            adamw.step()
+            adamw.zero_grad()
         following = hyper["learning_rate"] * linear_schedule(number + 1, warmup, steps)
         yield Step(number + 1, loss, tokens, following)
 

@@ -111,10 +111,8 @@ def _train(
     with tempfile.TemporaryDirectory() as scratch:
         folders = {name: Path(scratch, name) for name in ("data", "start", "run")}
         _write(data, folders["data"])
-        if start is not None:
-            _write(start, folders["start"])
-        origin = folders["start"] if start is not None else None
-        found = train_run(config, seed, folders["data"], origin, folders["run"])
+        _write(start or {}, folders["start"])
+        found = train_run(config, seed, folders["data"], folders["start"], folders["run"])
         return found._asdict(), _read(folders["run"])
 
 

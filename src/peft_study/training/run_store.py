@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from peft_study.files import read_json, write_json
+from peft_study.files import read_json, sha256, write_json
 
 # Several clones, and experiments that DVC runs elsewhere, may share one.
 STORE = Path(os.environ.get("PEFT_STUDY_STORE", ".run_store"))
@@ -50,7 +50,7 @@ def fingerprint(config: dict[str, Any], seed: int, data: Path, start: Path | Non
         "seed": seed,
         "data": _digests(data),
         "start": _digests(start, without="start.json") if start else {},
-        "sources": {name: _digest(path) for name, path in sources.items()},
+        "sources": {name: sha256(path) for name, path in sources.items()},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -137,12 +137,7 @@ class RunStore:
 def _digests(directory: Path, without: str = "") -> dict[str, str]:
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     names = {path.relative_to(directory).as_posix(): path for path in files}
-    return {name: _digest(path) for name, path in names.items() if name != without}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {name: sha256(path) for name, path in names.items() if name != without}
 
 
 # Other commands may remove or rename an entry while this one looks at it.

@@ -27,6 +27,7 @@ from peft_study.study import RunnerParams
 from peft_study.training.run_store import STORE, RunStore, fingerprint
 
 PROCESS_BYTES = 6e8  # Python, PyTorch and transformers, imported
+FEW = 3  # jobs per core that may share it
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -138,17 +139,23 @@ def train_here(
 def worker_count(jobs: Iterable[Job], workers: int | str) -> int:
     """Return how many of `jobs` to train at once: as said, or one per core as memory allows.
 
-    On a GPU `auto` is one: how many fit on it is for the user to say.
+    A few jobs that do not divide by the cores share them all at once, so that none is idle at the
+    end. On a GPU `auto` is one: how many fit on it is for the user to say.
     """
     jobs = list(jobs)
     if workers != "auto":
         return min(len(jobs), int(workers))
     if jobs[0].cell.config["train"]["device"] != "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
     cells = {job.cell.directory: job.cell for job in jobs}.values()
     largest = max(estimated_bytes(cell) for cell in cells)
-    return max(1, min(len(jobs), cores or 1, int(available_bytes() / largest)))
+    fitting = max(1, int(available_bytes() / largest))
+    all_at_once = len(jobs) % cores and len(jobs) <= min(fitting, FEW * cores)
+    return len(jobs) if all_at_once else min(len(jobs), cores, fitting)
 
 
 def estimated_bytes(cell: Cell) -> float:

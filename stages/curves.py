@@ -1,0 +1,29 @@
+"""Stage `curves`: stability over seeds, and what it takes to reach equal scores."""
+
+from pathlib import Path
+
+from peft_study.analysis.curves import epoch_seconds, iso_accuracy, learning_curves, stability
+from peft_study.errors import run_command
+from peft_study.files import read_json, write_json
+
+
+def main() -> None:
+    config = read_json(Path("configs/curves.json"))
+    curves = learning_curves(config, Path("runs"))
+    runs = iso_accuracy(curves, config["iso_margin"])
+    write_json(Path("metrics/stability.json"), stability(curves))
+    write_json(
+        Path("metrics/iso_accuracy.json"),
+        {
+            "margin": config["iso_margin"],
+            "runs": runs,
+            "seconds_per_epoch": epoch_seconds(curves),
+        },
+    )
+    reached = sum(run["reached"] for run in runs)
+    print(f"curves: {reached} of {len(runs)} runs reach the equal score of their task")
+    print("curves: wrote metrics/stability.json, metrics/iso_accuracy.json")
+
+
+if __name__ == "__main__":
+    run_command(main)
