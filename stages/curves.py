@@ -10,12 +10,19 @@ from peft_study.files import read_json, write_json
 def main() -> None:
     config = read_json(Path("configs/curves.json"))
     curves = learning_curves(config, Path("runs"))
-    runs = iso_accuracy(curves, config["iso_margin"])
+    profile = read_json(Path("metrics/profile.json"))
+    energy = profile.get("energy", {"cells": None, "source": None, "reason": "no profile"})
+    joules = {
+        (profile["task"], method): cell["joules_per_epoch"]
+        for method, cell in (energy["cells"] or {}).items()
+    }
+    runs = iso_accuracy(curves, config["iso_margin"], joules)
     write_json(Path("metrics/stability.json"), stability(curves))
     write_json(
         Path("metrics/iso_accuracy.json"),
         {
             "margin": config["iso_margin"],
+            "energy": {key: energy[key] for key in ("source", "reason")},
             "runs": runs,
             "seconds_per_epoch": epoch_seconds(curves),
         },

@@ -30,14 +30,15 @@ ALL_TRAINING = {
 @pytest.mark.parametrize(
     ("key", "value", "concerned"),
     [
-        ("lora.r", 3, LORA_TRAINING | {"mnli_init"}),
+        ("lora.r", 3, LORA_TRAINING | {"mnli_init", "profile"}),
         ("runner.workers", 1, set()),
         ("runner.backend", "ray", set()),
-        ("train.precision", "bfloat16", ALL_TRAINING | {"mnli_init"}),
+        ("train.precision", "bfloat16", ALL_TRAINING | {"mnli_init", "profile"}),
         ("mnli_init.mode", "none", STARTS | {"mnli_init", "prepare_intermediate", "ready"}),
         ("mnli_init.mode", "full_ft", STARTS - FULL_FT | {"mnli_init"}),
         ("tasks.tweet_rating.max_length", 32, {"prepare/tweet_rating"}),
-        ("train.gradient_accumulation_steps", 2, ALL_TRAINING | {"mnli_init"}),
+        ("train.gradient_accumulation_steps", 2, ALL_TRAINING | {"mnli_init", "profile"}),
+        ("lora.learning_rate", 1e-3, LORA_TRAINING | {"mnli_init"}),
         ("mnli_init.learning_rate", 1e-3, {"mnli_init"}),
         (
             "tasks.tweet_rating.full_ft",
@@ -47,12 +48,14 @@ ALL_TRAINING = {
         ("train.epochs", 3, ALL_TRAINING),
         ("sweep.task", "tweet_rating", set()),
         ("analysis.iso_margin", 0.01, {"curves"}),
+        ("profile.rounds", 0, {"profile"}),
+        ("profile.ranks", [], {"profile"}),
         ("full_ft.epochs", 3, {name for name in ALL_TRAINING if "/full_ft-" in name}),
         ("tasks.tweet_rating.train_rows", 80, {"prepare/tweet_rating"}),
         (
             "adapter_h.bottleneck",
             4,
-            {"mnli_init"} | {f"train/adapter_h-{task}" for task in TASKS},
+            {"mnli_init", "profile"} | {f"train/adapter_h-{task}" for task in TASKS},
         ),
     ],
 )
@@ -94,6 +97,22 @@ def test_a_sweep_has_a_configuration_per_cell(params: dict[str, Any]) -> None:
     assert adapter == {"r": 64, "alpha": 16.0, "dropout": 0.0, "targets": ["value", "output"]}
     lora = configs["train/lora-movie_polarity"]
     assert cells["query-r1"] | {"adapter": lora["adapter"]} == lora
+
+
+def test_a_profile_compares_methods_and_ranks_on_the_same_batches(params: dict[str, Any]) -> None:
+    params["tasks"]["movie_polarity"]["full_ft"] = {"batch_size": 4}
+    params["profile"] |= {"ranks": [1, 8, 64]}
+    config = configure(check_study(params))["profile"]
+    assert (config["task"], config["reference"]) == ("movie_polarity", "full_ft")
+    # The study's own rank is there already.
+    assert list(config["cells"]) == [*params["methods"], "lora r=1", "lora r=64"]
+    assert {cell["train"]["batch_size"] for cell in config["cells"].values()} == {16}
+    assert config["cells"]["lora r=64"]["adapter"]["r"] == 64
+    params["profile"]["task"] = "tweet_rating"
+    params["methods"] = ["adapter_h"]
+    config = configure(check_study(params))["profile"]
+    assert (config["task"], config["reference"]) == ("tweet_rating", "lora")
+    assert list(config["cells"]) == ["adapter_h", "lora", "lora r=1", "lora r=64"]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +177,7 @@ def test_another_model_in_the_same_folder_concerns_all_that_read_it(
             weights.write_bytes(weights.read_bytes()[:-1] + b"x")
         params["model"] = {"name": str(folder), "max_length": 64}
         params["lora"]["r"] = params["adapter_h"]["bottleneck"] = 4
+        params["profile"]["ranks"] = [1]
         configs.append(configure(check_study(params)))
     changed = {name.split("/")[0] for name in configs[0] if configs[0][name] != configs[1][name]}
     assert {"prepare", "train", "mnli_init", "parity"} <= changed

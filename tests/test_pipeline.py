@@ -34,6 +34,7 @@ sweep:
   alpha: rank
   ranks: [1]
   weights: [query, query+value]
+profile: {{ranks: [], rounds: 0}}
 train:
   epochs: 1
   batch_size: 8
@@ -271,7 +272,7 @@ def test_a_mistake_stops_the_run_before_anything_is_lost(project: Project) -> No
 
 
 def test_stability_and_equal_scores_are_told_of_every_cell(project: Project) -> None:
-    assert project.stages("dvc", "repro", "curves") == {"configure", "curves"}
+    assert project.stages("dvc", "repro", "curves") == {"configure", "profile", "curves"}
     found = read_json(project.folder / "metrics/iso_accuracy.json")
     assert len(found["runs"]) == 2 * 2 * 2  # methods, tasks, seeds
     assert {row["n"] for row in found["seconds_per_epoch"]} == {2}  # an epoch of two seeds
@@ -279,3 +280,18 @@ def test_stability_and_equal_scores_are_told_of_every_cell(project: Project) -> 
     assert {(row["method"], row["epoch"], row["n"]) for row in stability} == {
         (method, 1.0, 2) for method in ("lora", "full_ft")
     }
+
+
+def test_a_profile_is_measured_where_it_is_asked_for(project: Project) -> None:
+    assert read_json(project.folder / "metrics/profile.json") == {}  # the study has no rounds
+    good = (project.folder / "params.yaml").read_text()
+    try:
+        changed = good.replace("rounds: 0", "rounds: 2, assumed_watts: 40")
+        (project.folder / "params.yaml").write_text(changed)
+        assert project.stages("dvc", "repro", "profile") == {"configure", "profile"}
+    finally:
+        (project.folder / "params.yaml").write_text(good)
+    found = read_json(project.folder / "metrics/profile.json")
+    assert found["task"] == "tweet_rating"
+    assert set(found["training"]) == set(found["memory"]) == {"lora", "full_ft"}
+    assert found["energy"]["source"] in ("RAPL", "estimate")

@@ -29,6 +29,16 @@ METHOD_PACKAGES = {
     "full_ft": (),
 }
 LOCK = Path("requirements.lock")
+# What makes a step neither longer nor shorter: the same in every profile, which is not repeated for
+# it. The steps are as many as are asked for, and leave the weights nearly as they are.
+COSTS_NOTHING = {
+    "epochs": 10**6,
+    "evaluations_per_epoch": 1,
+    "learning_rate": 1e-6,
+    "report": "last",
+    "warmup_ratio": 0.0,
+    "weight_decay": 0.01,
+}
 
 
 def configure(study: Study) -> dict[str, dict[str, Any]]:
@@ -53,6 +63,7 @@ def configure(study: Study) -> dict[str, dict[str, Any]]:
             for method in {*study.methods, "full_ft"}
         },
         "sweep": _sweep(study),
+        "profile": _profile(study),
         "parity": {
             **_model(study),
             "packages": pinned((*TRAINING_PACKAGES, "adapters", "loralib", "peft")),
@@ -131,6 +142,7 @@ def check_against_model(study: Study) -> None:
     for key, value, limit in (
         ("lora.r", study.lora.r, width),
         *((f"sweep.ranks: {rank}", rank, width) for rank in study.sweep.ranks),
+        *((f"profile.ranks: {rank}", rank, width) for rank in study.profile.ranks),
         ("adapter_h.bottleneck", study.adapter_h.bottleneck, width),
         *((key, length, positions) for key, length in lengths.items()),
     ):
@@ -190,6 +202,33 @@ def _sweep(study: Study) -> dict[str, Any]:
         config = _train(study, "lora", study.sweep.task, study.tasks[study.sweep.task])
         configs[f"{weights}-r{rank}"] = config | {"adapter": config["adapter"] | swept}
     return configs
+
+
+def _profile(study: Study) -> dict[str, Any]:
+    params = study.profile
+    if not params.rounds:
+        return {"cells": {}}
+    name = params.task or next(iter(study.tasks))
+    # One batch size for all: seconds of a step are to be compared.
+    same = COSTS_NOTHING | {"batch_size": study.train.batch_size}
+    cells = {}
+    for method in dict.fromkeys((*study.methods, "lora")):
+        config = _train(study, method, name, study.tasks[name])
+        del config["seeds"]
+        cells[method] = config | {"train": config["train"] | same}
+    ours = cells["lora"]
+    for rank in params.ranks:
+        if rank != ours["adapter"]["r"]:
+            cells[f"lora r={rank}"] = ours | {"adapter": ours["adapter"] | {"r": rank}}
+    return {
+        "task": name,
+        "batch_size": study.train.batch_size,
+        "reference": "full_ft" if "full_ft" in cells else "lora",
+        "rounds": params.rounds,
+        "assumed_watts": params.assumed_watts,
+        "cells": cells,
+        "packages": pinned(("psutil", "zeus")),
+    }
 
 
 def _intermediate(study: Study, method: str, wanted: bool) -> dict[str, Any]:

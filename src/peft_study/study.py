@@ -151,6 +151,15 @@ class SweepParams(_Block):
         return [(rank, weights) for rank in self.ranks for weights in self.weights]
 
 
+class ProfileParams(_Block):
+    """`profile`: on which task to measure time, memory, latency and energy; no rounds: on none."""
+
+    task: str | None = None
+    ranks: list[Annotated[int, Field(ge=1)]]
+    rounds: Annotated[int, Field(ge=0)]
+    assumed_watts: Annotated[float, Field(gt=0)] | None = None
+
+
 class AnalysisParams(_Block):
     """`analysis`: how findings are drawn from the runs."""
 
@@ -187,6 +196,7 @@ class Study(_Block):
     tasks: Annotated[dict[str, TaskParams], Field(min_length=1)]
     mnli_init: IntermediateParams
     sweep: SweepParams
+    profile: ProfileParams
     train: TrainParams
     lora: LoraParams
     adapter_h: AdapterHParams
@@ -295,6 +305,7 @@ def _cross_checks(study: Study) -> list[str]:
         ("mnli_init.task", [] if init.files else [init.task], set(TASKS)),
         ("mnli_init.tasks", study.starters, set(study.tasks)),
         ("sweep.task", [study.sweep.task] if study.sweep.cells else [], set(study.tasks)),
+        ("profile.task", [study.profile.task] if study.profile.task else [], set(study.tasks)),
         *((f"sweep.weights.{w}", w.split("+"), set(get_args(Weight))) for w in study.sweep.weights),
     ):
         problems += [f"{key}: got '{n}'; {nearest(n, known)}" for n in names if n not in known]
@@ -304,6 +315,7 @@ def _cross_checks(study: Study) -> list[str]:
         ("lora.targets", study.lora.targets),
         ("mnli_init.tasks", init.tasks),
         ("sweep.ranks", study.sweep.ranks),
+        ("profile.ranks", study.profile.ranks),
         ("sweep.weights", ["+".join(sorted(w.split("+"))) for w in study.sweep.weights]),
         *((f"sweep.weights.{w}", w.split("+")) for w in study.sweep.weights),
     )

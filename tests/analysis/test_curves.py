@@ -60,26 +60,27 @@ def test_stability_is_the_cv_over_seeds_at_every_evaluation(curves: pd.DataFrame
 
 
 def test_equal_scores_are_reached_when_they_are_first(curves: pd.DataFrame) -> None:
-    rows = json.loads(json.dumps(iso_accuracy(curves, 0.005)))
+    rows = json.loads(json.dumps(iso_accuracy(curves, 0.005, {("movie_polarity", "lora"): 8.0})))
     found = {(row["method"], row["seed"]): row for row in rows}
     # The medians of the best: LoRA 0.79, full fine-tuning 0.825.
     assert all(row["target"] == pytest.approx(0.785) for row in rows)
     assert found["lora", 1] | {"target": 0} == {
         **{"task": "movie_polarity", "method": "lora", "seed": 1, "target": 0},
-        **{"reached": True, "step": 30, "epoch": 1.5, "seconds": 16.0},
+        **{"reached": True, "step": 30, "epoch": 1.5, "seconds": 16.0, "joules": 12.0},
     }
+    assert found["full_ft", 2]["joules"] is None  # not measured
     assert found["full_ft", 2]["epoch"] == 1.0
     assert found["adapter_h", 2]["epoch"] == 1.0  # though it falls below it again
     for never in (found["lora", 2], found["adapter_h", 1]):
         assert not never["reached"]
         assert never["epoch"] is None
-        assert never["seconds"] is None
-    assert iso_accuracy(curves[curves["method"] != "full_ft"], 0.005) == []
+        assert never["seconds"] is never["joules"] is None
+    assert iso_accuracy(curves[curves["method"] != "full_ft"], 0.005, {}) == []
 
 
 def test_a_study_of_a_sweep_alone_has_no_curves(tmp_path: Path) -> None:
     curves = learning_curves(CONFIG | {"methods": []}, tmp_path)
-    assert stability(curves) == epoch_seconds(curves) == iso_accuracy(curves, 0.005) == []
+    assert stability(curves) == epoch_seconds(curves) == iso_accuracy(curves, 0.005, {}) == []
 
 
 def test_an_epoch_lasts_from_end_to_end(curves: pd.DataFrame) -> None:

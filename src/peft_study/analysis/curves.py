@@ -9,6 +9,7 @@ import pandas as pd
 from peft_study.analysis.aggregate import coefficient_of_variation
 
 KEYS = ["task", "method"]
+COSTS = ("step", "epoch", "seconds", "joules")
 
 
 def learning_curves(config: dict[str, Any], runs: Path) -> pd.DataFrame:
@@ -82,7 +83,9 @@ def epoch_seconds(curves: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def iso_accuracy(curves: pd.DataFrame, margin: float) -> list[dict[str, Any]]:
+def iso_accuracy(
+    curves: pd.DataFrame, margin: float, joules_per_epoch: dict[tuple[str, str], float]
+) -> list[dict[str, Any]]:
     """Return when each run first reaches what both LoRA and full fine-tuning reach.
 
     A task's target is the lower of the two methods' medians over seeds of their best evaluation,
@@ -91,11 +94,13 @@ def iso_accuracy(curves: pd.DataFrame, margin: float) -> list[dict[str, Any]]:
     Args:
         curves: what `learning_curves` returned.
         margin: as a fraction of the metric; the source has 0.005.
+        joules_per_epoch: by task and method, of those that the profile measured.
 
     Returns:
-        Rows of task, method, seed, target, `reached`, and step, epoch and seconds of training until
-        then, None where the run never reached it; no rows unless the methods `lora` and `full_ft`
-        are there. The seconds are the runs' own: of the processor on CPUs.
+        Rows of task, method, seed, target, `reached`, and step, epoch, seconds and joules of
+        training until then, None where the run never reached it, and joules where they were not
+        measured; no rows unless the methods `lora` and `full_ft` are there. The seconds are the
+        runs' own: of the processor on CPUs.
 
     Source: "Tiny Reproduction: LoRA", iso-accuracy analysis.
     """
@@ -109,9 +114,11 @@ def iso_accuracy(curves: pd.DataFrame, margin: float) -> list[dict[str, Any]]:
         target = min(best[task, "lora"], best[task, "full_ft"]) - margin
         reached = run[run["score"] >= target].head(1)
         row = {"task": task, "method": method, "seed": seed, "target": target}
-        row |= {"reached": len(reached) == 1} | dict.fromkeys(("step", "epoch", "seconds"))
+        row |= {"reached": len(reached) == 1} | dict.fromkeys(COSTS)
         for found in reached.to_dict("records"):
             row |= {"step": found["step"], "epoch": found["epoch"]}
             row |= {"seconds": found["train_seconds"]}
+            if (task, method) in joules_per_epoch:
+                row |= {"joules": joules_per_epoch[task, method] * found["epoch"]}
         rows.append(row)
     return rows

@@ -1,0 +1,36 @@
+"""Stage `profile`: time, memory, latency and energy of every method, with nothing beside it.
+
+A file called `profile.py` here would be taken for the standard library's module of that name.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from peft_study.errors import run_command
+from peft_study.files import read_json, write_json
+
+
+def main() -> None:
+    config = read_json(Path("configs/profile.json"))
+    if not config["cells"]:
+        write_json(Path("metrics/profile.json"), {})
+        print("profile: profile.rounds is 0, so nothing is measured")
+        return
+    # The processes that measure memory, or read counters, import this file again: not all of it.
+    from peft_study.profiling import profile
+
+    clock = time.perf_counter()
+    found = profile(config, Path("data/prepared", config["task"]))
+    write_json(Path("metrics/profile.json"), found)
+    if (share := found["machine"]["other_cpu_share"]) > 0.1:
+        print(
+            f"warning: other programs used {share:.0%} of the processors; run it again when the "
+            "machine is idle: dvc repro --force --single-item profile",
+            file=sys.stderr,
+        )
+    print(f"profile: wrote metrics/profile.json, {time.perf_counter() - clock:.0f} s")
+
+
+if __name__ == "__main__":
+    run_command(main)
