@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: study studies use check test env readme clean-store
+.PHONY: study studies use check report test env readme clean-store
 
 ## study: create the environment and run the study of params.yaml
 study: env check
@@ -20,6 +20,10 @@ use: env
 ## check: validate params.yaml, or studies/STUDY.yaml, without training
 check: env
 	@$(BIN)/python -m peft_study.studies check '$(STUDY)'
+
+## report: draw findings from the results that are there, also if a cell failed or is missing
+report: env
+	$(BIN)/dvc repro --single-item aggregate curves claims figures report export
 
 ## test: create the environment; lint, types and tests
 test: env

@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from peft_study.analysis.curves import epoch_seconds, iso_accuracy, learning_curves, stability
+from peft_study.analysis.curves import (
+    epoch_seconds,
+    iso_accuracy,
+    learning_curves,
+    over_seeds,
+    stability,
+)
 from peft_study.errors import run_command
 from peft_study.files import read_json, write_json
 
@@ -17,6 +23,7 @@ def main() -> None:
         for method, cell in (energy["cells"] or {}).items()
     }
     runs = iso_accuracy(curves, config["iso_margin"], joules)
+    write_json(Path("metrics/curves.json"), over_seeds(curves))
     write_json(Path("metrics/stability.json"), stability(curves))
     write_json(
         Path("metrics/iso_accuracy.json"),
@@ -29,7 +36,7 @@ def main() -> None:
     )
     reached = sum(run["reached"] for run in runs)
     print(f"curves: {reached} of {len(runs)} runs reach the equal score of their task")
-    print("curves: wrote metrics/stability.json, metrics/iso_accuracy.json")
+    print("curves: wrote metrics/curves.json, metrics/stability.json, metrics/iso_accuracy.json")
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ def study(folder: Path) -> Params:
     values["methods"] = ["lora"]
     values["lora"]["r"] = 4
     values["adapter_h"]["bottleneck"] = 4
+    values["profile"]["ranks"] = []
     values["mnli_init"] |= {"mode": "none", "task": "mnli", "tasks": []}
     mapping = {
         "train": "train.tsv",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from conftest import ROOT
@@ -56,7 +57,7 @@ lora:
   learning_rate: 4e-3
 adapter_h: {{bottleneck: 16, activation: gelu, learning_rate: 4e-3}}
 full_ft: {{learning_rate: 1e-4, save_weights: false}}
-analysis: {{iso_margin: 0.005}}
+analysis: {{iso_margin: 0.005, equivalence_margin: 0.02, published: []}}
 runner:
   backend: local
   workers: auto
@@ -104,6 +105,11 @@ class Project:
             if path.is_file() and path.name != "timings.csv"
         }
 
+    def findings(self) -> dict[str, bytes]:
+        """Return the files of figures and of the page."""
+        plots = sorted((self.folder / "plots").rglob("*.*"))
+        return {str(p.relative_to(self.folder)): p.read_bytes() for p in plots if p.is_file()}
+
 
 def stages_in(printed: str) -> set[str]:
     return set(re.findall(r"Running stage '([^']+)'", printed))
@@ -115,7 +121,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, archive: Path, model_path:
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in files.splitlines():
-        if (ROOT / name).is_file() and not name.startswith("metrics/") and name != "dvc.lock":
+        result = name.startswith(("metrics/", "plots/")) or name == "dvc.lock"
+        if (ROOT / name).is_file() and not result:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     (folder / opinions.DOWNLOADS).mkdir(parents=True)
@@ -295,3 +302,48 @@ def test_a_profile_is_measured_where_it_is_asked_for(project: Project) -> None:
     assert found["task"] == "tweet_rating"
     assert set(found["training"]) == set(found["memory"]) == {"lora", "full_ft"}
     assert found["energy"]["source"] in ("RAPL", "estimate")
+
+
+FINDINGS = ("aggregate", "curves", "claims", "figures", "report", "export")
+
+
+def test_findings_follow_the_predictions(project: Project) -> None:
+    project.run("dvc", "repro", "curves")
+    # What the models' counts and the numbers of another encoder are does not matter here.
+    shutil.copy(ROOT / "metrics/parity.json", project.folder / "metrics")
+    project.run("dvc", "repro", "--single-item", *FINDINGS)
+    before = project.results() | project.findings()
+    path = project.folder / "runs/lora/editorial_polarity/seed-1/predictions.parquet"
+    whole = path.read_bytes()
+    frame = pd.read_parquet(path)
+    frame.loc[0, "prediction"] = 1 - frame.loc[0, "prediction"]
+    frame.to_parquet(path, index=False)
+    again = ("evaluate@lora-editorial_polarity", *FINDINGS)
+    project.run("dvc", "repro", "--single-item", *again)
+    after = project.results() | project.findings()
+    changed = {name for name, value in after.items() if before[name] != value}
+    assert {f"metrics/{n}.json" for n in ("summary", "statistics", "claims")} <= changed
+    assert {"plots/report.html", "plots/svg/scores.svg", "metrics/tables/scores.md"} <= changed
+    assert not {name for name in changed if "full_ft" in name or "tweet_rating" in name}
+    path.write_bytes(whole)
+    project.run("dvc", "repro", "--single-item", *again)
+    assert project.results() | project.findings() == before
+
+
+def test_a_cell_without_results_is_named_and_not_averaged_over(project: Project) -> None:
+    cell = project.folder / "metrics/runs/full_ft/tweet_rating.json"
+    scores = cell.read_bytes()
+    cell.unlink()
+    try:
+        printed = project.run("dvc", "repro", "--single-item", *FINDINGS)
+    finally:
+        cell.write_bytes(scores)
+    assert "aggregate: no results of full_ft on tweet_rating" in printed
+    statistics = read_json(project.folder / "metrics/statistics.json")
+    averages = {r["method"]: r["mean_of_medians"] for r in statistics["averages"]}
+    assert averages["full_ft"] is None
+    assert averages["lora"] is not None
+    page = (project.folder / "plots/report.html").read_text(encoding="utf-8")
+    assert "Full fine-tuning on tweet_rating has no results" in page
+    project.run("dvc", "repro", "--single-item", *FINDINGS)
+    assert "has no results" not in (project.folder / "plots/report.html").read_text("utf-8")

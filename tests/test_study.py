@@ -88,6 +88,8 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("sweep", SWEEP | {"task": "rte"}, ("got 'rte'", "known: editorial_polarity")),
     ("sweep", SWEEP | {"task": "editorial_polarity"}, ("starts from the encoder",)),
     ("analysis.iso_margin", 1, ("got 1", "less than 1")),
+    ("analysis.equivalence_margin", 0, ("got 0", "greater than 0")),
+    ("analysis.published", ["hu2021 table 9"], ("got 'hu2021 table 9'", "hu2021 table 2")),
     ("profile.rounds", -1, ("got -1", "greater than or equal to 0")),
     ("profile.ranks", [8, 8], ("8 is repeated",)),
     ("profile.ranks", [500], ("got 500", "at most 384")),

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from peft_study.analysis.published import check_published
 from peft_study.checkpoints import is_hub_id, model_config, model_digest, model_folder
 from peft_study.errors import StudyError
 from peft_study.files import write_json
@@ -80,7 +81,9 @@ def configure(study: Study) -> dict[str, dict[str, Any]]:
             "tasks": list(study.tasks),
             "main_metrics": study.main_metrics,
             "sweep": [f"{weights}-r{rank}" for rank, weights in study.sweep.cells],
+            "equivalence_margin": study.analysis.equivalence_margin,
         },
+        "report": _report(study),
     }
     for name, task in study.tasks.items():
         configs[f"prepare/{name}"] = _prepare(study, f"tasks.{name}", name, task)
@@ -228,6 +231,41 @@ def _profile(study: Study) -> dict[str, Any]:
         "assumed_watts": params.assumed_watts,
         "cells": cells,
         "packages": pinned(("psutil", "zeus")),
+    }
+
+
+def _report(study: Study) -> dict[str, Any]:
+    """Return what the findings say of the study: everything but how its runs are run.
+
+    Raises:
+        StudyError: `analysis.published` names a table that is not known.
+    """
+    if problems := check_published(study.analysis.published):
+        raise StudyError(f"params.yaml: analysis.{problems[0]}")
+    params = study.model_dump(mode="json")
+    del params["runner"]
+    methods = {name: study.method_params(name).model_dump(mode="json") for name in study.methods}
+    packages = dict.fromkeys(p for more in METHOD_PACKAGES.values() for p in more)
+    return {
+        "study": study.study,
+        "model": params["model"],
+        "data": params["data"],
+        "seeds": study.seeds,
+        "methods": study.methods,
+        "main_metrics": study.main_metrics,
+        "outputs": {n: study.task_definition(n, t).labels for n, t in study.tasks.items()},
+        "report": study.train.report,
+        "mnli_init": {
+            "mode": study.mnli_init.mode,
+            "task": study.mnli_init.task,
+            "tasks": study.starters,
+        },
+        "adapters": methods,
+        "sweep": params["sweep"],
+        "equivalence_margin": study.analysis.equivalence_margin,
+        "published": study.analysis.published,
+        "params": params,
+        "packages": pinned((*TRAINING_PACKAGES, *packages)),
     }
 
 

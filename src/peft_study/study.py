@@ -164,6 +164,8 @@ class AnalysisParams(_Block):
     """`analysis`: how findings are drawn from the runs."""
 
     iso_margin: Annotated[float, Field(ge=0, lt=1)]
+    equivalence_margin: Annotated[float, Field(gt=0, lt=1)]
+    published: list[Name]
 
 
 class RayParams(_Block):

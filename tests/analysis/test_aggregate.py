@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from peft_study.analysis.aggregate import aggregate, markdown_table, sweep_table
 from peft_study.analysis.evaluate import evaluate
-from peft_study.analysis.readme import with_results
+from peft_study.analysis.readme import shown_results, with_results
 from peft_study.errors import StudyError
 from peft_study.files import read_json, write_json
 from peft_study.study import load_study
@@ -67,7 +67,7 @@ def test_aggregate_is_median_and_sample_deviation(
     cell: dict[str, Any], report: str, median: float, std: float
 ) -> None:
     config = {"tasks": ["movie_polarity"], "methods": ["lora"]}
-    summary = aggregate(config, lambda *_: cell | {"report": report})
+    summary = aggregate(config, {("lora", "movie_polarity"): cell | {"report": report}})
     found = summary["movie_polarity"]["lora"]
     assert found["accuracy"] == {
         **{"median": median, "std": pytest.approx(std), "n": 3},
@@ -81,7 +81,7 @@ def test_aggregate_is_median_and_sample_deviation(
 def test_one_seed_has_no_deviation(cell: dict[str, Any]) -> None:
     cell["seeds"] = {"1": cell["seeds"]["1"]}
     config = {"tasks": ["movie_polarity"], "methods": ["lora"]}
-    summary = aggregate(config, lambda *_: cell)
+    summary = aggregate(config, {("lora", "movie_polarity"): cell})
     found = summary["movie_polarity"]["lora"]["accuracy"]
     assert found == {"median": 0.75, "std": None, "n": 1, "cv_first": None, "cv_last": None}
     assert "| 75.0 |" in markdown_table(summary, MAIN)
@@ -89,12 +89,24 @@ def test_one_seed_has_no_deviation(cell: dict[str, Any]) -> None:
 
 def test_table(cell: dict[str, Any]) -> None:
     config = {"tasks": ["movie_polarity"], "methods": ["lora"]}
-    table = markdown_table(aggregate(config, lambda *_: cell), MAIN)
+    table = markdown_table(aggregate(config, {("lora", "movie_polarity"): cell}), MAIN)
     assert table.splitlines() == [
         "| method | trained: adapter + head | movie_polarity (accuracy) |",
         "| --- | ---: | ---: |",
         "| LoRA (ours) | 294,912 + 592,130 | 75.0 ± 25.0 |",
         "| majority class or mean | 0 | 50.0 |",
+    ]
+
+
+def test_a_cell_without_results_is_a_gap(cell: dict[str, Any]) -> None:
+    config = {"tasks": ["movie_polarity", "rte"], "methods": ["lora", "full_ft"]}
+    summary = aggregate(config, {("lora", "movie_polarity"): cell})
+    assert summary["rte"] == {}
+    assert set(summary["movie_polarity"]) == {"baseline", "lora"}
+    table = markdown_table(summary, MAIN | {"rte": "accuracy"}).splitlines()
+    assert table[2:] == [
+        "| LoRA (ours) | 294,912 + 592,130 | 75.0 ± 25.0 | – |",
+        "| majority class or mean | 0 | 50.0 | – |",
     ]
 
 
@@ -142,8 +154,13 @@ def test_parts_of_the_validation_split_are_scored_apart_and_together(tmp_path: P
 
 def test_the_readme_shows_the_committed_results() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    main = load_study(ROOT / "params.yaml").main_metrics
-    table = markdown_table(read_json(ROOT / "metrics/summary.json"), main)
-    assert with_results(readme, table) == readme
+    results = shown_results(
+        read_json(ROOT / "metrics/summary.json"),
+        load_study(ROOT / "params.yaml").main_metrics,
+        read_json(ROOT / "metrics/claims.json"),
+        read_json(ROOT / "plots/figures.json"),
+    )
+    assert with_results(readme, results) == readme
+    assert "](plots/svg/scores.svg)" in results
     with pytest.raises(StudyError, match="markers"):
-        with_results("no markers", table)
+        with_results("no markers", results)

@@ -1,13 +1,20 @@
 """Stability and iso-accuracy from made-up histories."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from peft_study.analysis.curves import epoch_seconds, iso_accuracy, learning_curves, stability
+from peft_study.analysis.curves import (
+    epoch_seconds,
+    iso_accuracy,
+    learning_curves,
+    over_seeds,
+    stability,
+)
 
 SCORES = {  # by method and seed, at the ends of half an epoch each
     "lora": {1: [0.50, 0.70, 0.80, 0.79], 2: [0.60, 0.65, 0.70, 0.78]},
@@ -42,6 +49,24 @@ def test_curves_hold_every_evaluation_in_the_studys_order(curves: pd.DataFrame) 
     assert list(dict.fromkeys(curves["method"])) == list(SCORES)
     row = curves[(curves["method"] == "full_ft") & (curves["seed"] == 2)].iloc[1]
     assert (row["epoch"], row["score"], row["train_seconds"]) == (1.0, 0.80, 10.0)
+
+
+def test_a_curve_is_the_mean_and_the_range_of_its_seeds(curves: pd.DataFrame) -> None:
+    rows = {(row["method"], row["step"]): row for row in json.loads(json.dumps(over_seeds(curves)))}
+    assert len(rows) == 3 * 4
+    assert rows["lora", 10] == pytest.approx(
+        {"task": "movie_polarity", "method": "lora", "metric": "accuracy", "step": 10}
+        | {"epoch": 0.5, "n": 2, "mean": 0.55, "low": 0.5, "high": 0.6}
+        | {"train_loss": 0.5, "validation_loss": 0.5}
+    )
+
+
+def test_a_cell_that_lacks_a_run_is_left_out(curves: pd.DataFrame, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "full_ft/movie_polarity/seed-2")
+    found = learning_curves(CONFIG, tmp_path)
+    assert set(found["method"]) == {"lora", "adapter_h"}
+    assert iso_accuracy(found, 0.005, {}) == []
+    assert len(found) == len(curves) - 8
 
 
 def test_stability_is_the_cv_over_seeds_at_every_evaluation(curves: pd.DataFrame) -> None:
@@ -80,7 +105,8 @@ def test_equal_scores_are_reached_when_they_are_first(curves: pd.DataFrame) -> N
 
 def test_a_study_of_a_sweep_alone_has_no_curves(tmp_path: Path) -> None:
     curves = learning_curves(CONFIG | {"methods": []}, tmp_path)
-    assert stability(curves) == epoch_seconds(curves) == iso_accuracy(curves, 0.005, {}) == []
+    assert stability(curves) == epoch_seconds(curves) == over_seeds(curves) == []
+    assert iso_accuracy(curves, 0.005, {}) == []
 
 
 def test_an_epoch_lasts_from_end_to_end(curves: pd.DataFrame) -> None:

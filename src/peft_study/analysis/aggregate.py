@@ -14,13 +14,13 @@ METHOD_NAMES = {
 
 
 def aggregate(
-    config: dict[str, Any], cell: Callable[[str, str], dict[str, Any]]
+    config: dict[str, Any], cells: dict[tuple[str, str], dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Summarise every cell by median and standard deviation over seeds.
 
     Args:
         config: `configs/aggregate.json`: the methods and tasks of the study.
-        cell: maps a method and a task to what `evaluate` found.
+        cells: by method and task, what `evaluate` found. One without results is left out.
 
     Returns:
         `{task: {method: {metric: {median, std, n, cv_first, cv_last}, trainable: {adapter, head,
@@ -32,7 +32,9 @@ def aggregate(
     for task in config["tasks"]:
         summary[task] = {}
         for method in config["methods"]:
-            found = cell(method, task)
+            if (method, task) not in cells:
+                continue
+            found = cells[method, task]
             summary[task]["baseline"] = found["baseline"]
             summary[task][method] = {"trainable": found["trainable"]}
             summary[task][method] |= _over_seeds(found)
@@ -94,24 +96,31 @@ def markdown_table(summary: dict[str, dict[str, Any]], main: dict[str, str]) -> 
         summary: what `aggregate` returned.
         main: the metric to show of each task, in the order of the columns.
 
-    Methods stand in the order of their table in the code, the baseline last.
+    Methods stand in the order of their table in the code, the baseline last; a cell without results
+    is a dash.
     """
     methods = [name for name in METHOD_NAMES if any(name in cells for cells in summary.values())]
     rows = [["method", "trained: adapter + head", *(f"{t} ({m})" for t, m in main.items())]]
     rows.append(["---", "---:", *("---:" for _ in main)])
     for method in methods:
-        trainable = [cells[method]["trainable"] for cells in summary.values()]
+        trainable = [cells[method]["trainable"] for cells in summary.values() if method in cells]
         counts = " + ".join(
             "–".join(f"{n:,}" for n in sorted({count[part] for count in trainable}))
             for part in ("adapter", "head")
         )
-        scores = [_percent(summary[task][method][metric]) for task, metric in main.items()]
+        scores = [_percent(summary[task].get(method, {}).get(main[task])) for task in main]
         rows.append([METHOD_NAMES[method], counts, *scores])
-    baseline = [f"{100 * summary[task]['baseline'][metric]:.1f}" for task, metric in main.items()]
+    baseline = [_percent(_alone(summary[task].get("baseline"), main[task])) for task in main]
     rows.append(["majority class or mean", "0", *baseline])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _percent(value: dict[str, Any]) -> str:
+def _alone(baseline: dict[str, float] | None, metric: str) -> dict[str, Any] | None:
+    return {"median": baseline[metric], "std": None} if baseline else None
+
+
+def _percent(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "–"
     spread = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
     return f"{100 * value['median']:.1f}{spread}"

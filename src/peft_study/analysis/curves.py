@@ -17,7 +17,7 @@ def learning_curves(config: dict[str, Any], runs: Path) -> pd.DataFrame:
 
     Args:
         config: `configs/curves.json`: the methods, the tasks with their main metrics, the seeds.
-        runs: the folder of all cells' runs.
+        runs: the folder of all cells' runs. A cell that lacks a run is left out.
 
     Returns:
         Columns `task`, `method`, `seed`, `step`, `epoch`, `metric` (the task's main one), `score`
@@ -25,11 +25,13 @@ def learning_curves(config: dict[str, Any], runs: Path) -> pd.DataFrame:
     """
     columns = [*KEYS, "seed", "step", "epoch", "metric", "score"]
     columns += ["train_loss", "validation_loss", "train_seconds"]
-    frames = [pd.DataFrame(columns=columns)] if not config["methods"] else []
+    frames = []
     for task, metric in config["main_metrics"].items():
         for method in config["methods"]:
-            for seed in config["seeds"]:
-                folder = runs / method / task / f"seed-{seed}"
+            folders = {seed: runs / method / task / f"seed-{seed}" for seed in config["seeds"]}
+            if not all((folder / "timings.csv").is_file() for folder in folders.values()):
+                continue
+            for seed, folder in folders.items():
                 history = pd.read_csv(folder / "history.csv")
                 timings = pd.read_csv(folder / "timings.csv")
                 frame = history[["step", "epoch", "train_loss", "validation_loss"]].assign(
@@ -38,7 +40,29 @@ def learning_curves(config: dict[str, Any], runs: Path) -> pd.DataFrame:
                     train_seconds=timings["train_seconds"],
                 )
                 frames.append(frame)
-    return pd.concat(frames)[columns]
+    return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def over_seeds(curves: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the learning curve of every cell: a row per evaluation.
+
+    Returns:
+        Rows of task, method, metric, step, epoch, n, `mean`, `low` and `high`, the mean and the
+        range of the seeds' scores, and the means of `train_loss` and `validation_loss`.
+    """
+    points = curves.groupby([*KEYS, "metric", "step", "epoch"], sort=False)
+    found = points.agg(
+        n=("score", "size"),
+        mean=("score", "mean"),
+        low=("score", "min"),
+        high=("score", "max"),
+        train_loss=("train_loss", "mean"),
+        validation_loss=("validation_loss", "mean"),
+    )
+    return [
+        {str(key): value for key, value in row.items()}
+        for row in found.reset_index().to_dict("records")
+    ]
 
 
 def stability(curves: pd.DataFrame) -> list[dict[str, Any]]:
@@ -99,18 +123,18 @@ def iso_accuracy(
     Returns:
         Rows of task, method, seed, target, `reached`, and step, epoch, seconds and joules of
         training until then, None where the run never reached it, and joules where they were not
-        measured; no rows unless the methods `lora` and `full_ft` are there. The seconds are the
-        runs' own: of the processor on CPUs.
+        measured; no rows of a task unless `lora` and `full_ft` were trained on it. The seconds are
+        the runs' own: of the processor on CPUs.
 
     Source: "Tiny Reproduction: LoRA", iso-accuracy analysis.
     """
-    if not {"lora", "full_ft"} <= set(curves["method"]):
-        return []
     runs = curves.groupby([*KEYS, "seed"], sort=False)
     best = runs["score"].max().groupby(KEYS).median().to_dict()
     rows = []
     for key, run in runs:
         task, method, seed = str(key[0]), str(key[1]), int(run["seed"].iloc[0])
+        if not {(task, "lora"), (task, "full_ft")} <= set(best):
+            continue
         target = min(best[task, "lora"], best[task, "full_ft"]) - margin
         reached = run[run["score"] >= target].head(1)
         row = {"task": task, "method": method, "seed": seed, "target": target}

@@ -1,0 +1,23 @@
+"""Stage `claims`: verdicts on published claims, and published numbers beside the study's own."""
+
+from pathlib import Path
+
+from peft_study.analysis.claims import claims
+from peft_study.analysis.published import published
+from peft_study.analysis.results import load_results
+from peft_study.errors import run_command
+from peft_study.files import write_json
+
+
+def main() -> None:
+    results = load_results()
+    verdicts = claims(results)
+    write_json(Path("metrics/claims.json"), verdicts)
+    write_json(Path("metrics/published.json"), published(results))
+    for claim in verdicts:
+        print(f"{claim['verdict']:>13}  {claim['id']}")
+    print("claims: wrote metrics/claims.json, metrics/published.json")
+
+
+if __name__ == "__main__":
+    run_command(main)
