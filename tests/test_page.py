@@ -75,7 +75,7 @@ def test_every_figure_is_drawn(page: Any) -> None:
         listed = read_json(ROOT / "plots/figures.json")
         assert list(counts) == [figure["name"] for figure in listed]
         for name in counts:
-            assert page.locator(f"[data-figure={name}] svg [role=graphics-symbol]").count() > 3
+            assert page.locator(f"[data-figure={name}] svg [class^=mark-] path").count() > 3
     else:
         # A point a row and two of the legend; a line a method, and two of the legend.
         assert counts == {"scores": 6 + 2, "curves": 2 + 2}

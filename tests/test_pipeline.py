@@ -316,7 +316,7 @@ def test_findings_follow_the_predictions(project: Project) -> None:
     path = project.folder / "runs/lora/editorial_polarity/seed-1/predictions.parquet"
     whole = path.read_bytes()
     frame = pd.read_parquet(path)
-    frame.loc[0, "prediction"] = 1 - frame.loc[0, "prediction"]
+    frame["prediction"] = [1 - frame["prediction"].iloc[0], *frame["prediction"].iloc[1:]]
     frame.to_parquet(path, index=False)
     again = ("evaluate@lora-editorial_polarity", *FINDINGS)
     project.run("dvc", "repro", "--single-item", *again)

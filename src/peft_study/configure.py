@@ -252,6 +252,7 @@ def _report(study: Study) -> dict[str, Any]:
         "data": params["data"],
         "seeds": study.seeds,
         "methods": study.methods,
+        "tasks": list(study.tasks),
         "main_metrics": study.main_metrics,
         "outputs": {n: study.task_definition(n, t).labels for n, t in study.tasks.items()},
         "report": study.train.report,

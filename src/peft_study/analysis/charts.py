@@ -17,12 +17,11 @@ SPACING = 14  # px, between panels
 MARGIN = 36  # px, of a figure's padding and of labels that stand beyond their axis
 
 # Okabe and Ito's colours, which all readers tell apart; those too pale for white paper are left
-# out where a mark must be seen by itself. Shapes and dashes say the same without colour.
+# out where a mark must be seen by itself. Shapes say the same without colour.
 BLUE, VERMILION, PURPLE, GREEN, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#000000"
 SKY, ORANGE, YELLOW, GREY = "#56B4E9", "#E69F00", "#F0E442", "#BBBBBB"
 COLOURS = dict(zip(METHOD_NAMES, (BLUE, VERMILION, PURPLE, GREEN, BLACK), strict=True))
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
-DASHES = ((1, 0), (7, 3), (2, 2), (9, 3, 2, 3), (14, 4), (4, 4), (1, 3))
 SAW = "M-1,-1L1,1M-1,1L1,-1"  # a saltire, which no method has
 
 
@@ -35,7 +34,6 @@ class Key:
     names: list[str]
     colours: list[str]
     shapes: list[str]
-    dashes: list[tuple[int, ...]]
 
     @property
     def colour(self) -> alt.Color:
@@ -46,13 +44,6 @@ class Key:
     def shape(self) -> alt.Shape:
         """Shape by series; joins the legend of the colours."""
         return alt.Shape(f"{self.field}:N", scale=self._scale(self.shapes), legend=self._legend())
-
-    @property
-    def dash(self) -> alt.StrokeDash:
-        """Dash by series; a legend of dashed outlines would spoil its shapes."""
-        dashes = [list(dash) for dash in self.dashes]
-        scale = self._scale(dashes)
-        return alt.StrokeDash(f"{self.field}:N", scale=scale, legend=None)
 
     @property
     def bare_colour(self) -> alt.Color:
@@ -105,7 +96,6 @@ def methods_key(methods: Iterable[str]) -> Key:
         [METHOD_NAMES[method] for method in found],
         [COLOURS[method] for method in found],
         [SHAPES[place] for place in places],
-        [DASHES[place] for place in places],
     )
 
 
@@ -119,7 +109,6 @@ def other_key(field: str, values: list[str]) -> Key:
         values,
         [colours[place] for place in places],
         [SHAPES[place] for place in places],
-        [DASHES[place] for place in places],
     )
 
 

@@ -27,6 +27,7 @@ PARTS = {
     "allocator": "freed, held by the allocator",
 }
 PART_COLOURS = [charts.GREY, charts.SKY, charts.GREEN, charts.ORANGE, charts.PURPLE, charts.YELLOW]
+SCORE_FILES = ["metrics/statistics.json", "metrics/runs"]
 FOLDERS = ("data", "specs", "svg")
 MERGED = " merged"
 BASE = "base model"
@@ -170,10 +171,13 @@ def _scores(results: Results, published: list[dict[str, Any]]) -> Figure | None:
             .mark_tick(size=7, thickness=1.2, color="#666666", yOffset=9)
             .encode(x=x),
             mean.mark_point(filled=True, size=70, opacity=1).encode(x=x, color=colour, shape=shape),
-            base.transform_filter("datum.kind == 'published'")
-            .mark_point(shape=charts.SAW, size=60, stroke="black", strokeWidth=1.5, yOffset=-9)
-            .encode(x=x),
         ]
+        if any(row["task"] == task for row in papers):
+            layers.append(
+                base.transform_filter("datum.kind == 'published'")
+                .mark_point(shape=charts.SAW, size=60, stroke="black", strokeWidth=1.5, yOffset=-9)
+                .encode(x=x)
+            )
         panels.append(
             alt.layer(*layers).properties(
                 title=task, width=charts.panel_width(columns, each=8), height={"step": 34}
@@ -200,7 +204,8 @@ def _scores(results: Results, published: list[dict[str, Any]]) -> Figure | None:
         ),
         _sentence("Mean scores × 100 by task", _best_and_worst(rows, "value")),
         SCORE_UNIT,
-        _cell_files(results) + (["metrics/published.json"] if papers else []),
+        ["metrics/statistics.json", "metrics/runs"]
+        + (["metrics/published.json"] if papers else []),
         means + seeds + papers,
         charts.grid(panels, means + seeds + papers, columns, title, f"{n}. {marks}"),
     )
@@ -271,7 +276,7 @@ def _parameters(results: Results) -> Figure | None:
             _best_and_worst(rows, "value"),
         ),
         f"score: {SCORE_UNIT}; parameters: number",
-        _cell_files(results),
+        SCORE_FILES,
         rows,
         charts.grid(panels, rows, columns, title, f"{n}; {spread}. Log axis, head left out."),
     )
@@ -366,7 +371,7 @@ def _over_epochs(
         start["nice"] = False
         y = alt.Y(**charts.axis_of(f"{field}_shown", f"{name}, {unit}", **start))
         layers = [
-            base.mark_line(strokeWidth=1.8).encode(y=y, color=key.colour, strokeDash=key.dash),
+            base.mark_line(strokeWidth=1.8).encode(y=y, color=key.colour),
             base.transform_filter(alt.FieldOneOfPredicate("epoch", marked))
             .mark_point(size=34, strokeWidth=1.4, opacity=1)
             .encode(y=y, color=key.colour, shape=key.shape),
@@ -472,7 +477,7 @@ def _rank_curves(results: Results) -> Figure | None:
         base.transform_filter("datum.kind == 'seed'").mark_point(
             shape="circle", filled=True, size=12, opacity=0.6
         ),
-        medians.mark_line(strokeWidth=1.8).encode(strokeDash=key.dash),
+        medians.mark_line(strokeWidth=1.8),
         medians.mark_point(size=70, strokeWidth=1.8, opacity=1).encode(shape=key.shape),
     ).properties(width=charts.panel_width(1, 0, 50), height=260)
     title = f"Score against LoRA's rank: {task}"
@@ -925,11 +930,6 @@ def _missing(results: Results) -> str:
     gaps = results.statistics.get("gaps", [])
     cells = ", ".join(f"{METHOD_NAMES[gap['method']]} on {gap['task']}" for gap in gaps)
     return f"No results for: {cells}." if gaps else ""
-
-
-def _cell_files(results: Results) -> list[str]:
-    cells = [f"metrics/runs/{method}/{task}.json" for method, task in sorted(results.cells)]
-    return ["metrics/statistics.json", *cells]
 
 
 def _best_and_worst(rows: list[dict[str, Any]], field: str) -> str:

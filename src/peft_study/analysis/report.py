@@ -34,11 +34,16 @@ PHASES = ("forward", "backward", "optimiser", "step")
 BUSY = 0.05  # the share of the processors from which on others' work belongs to the findings
 
 # `ast`: expressions are interpreted, since the page's policy forbids to evaluate text as code.
+# To those who hear the page, a figure is one image with one description.
 DRAW = """
 const specs = JSON.parse(document.getElementById("specs").textContent);
+const options = {actions: false, renderer: "svg", ast: true};
 for (const place of document.querySelectorAll("[data-figure]")) {
-  vegaEmbed(place, specs[place.dataset.figure], {actions: false, renderer: "svg", ast: true})
-    .then(() => place.setAttribute("data-drawn", ""))
+  vegaEmbed(place, specs[place.dataset.figure], options)
+    .then(() => {
+      place.querySelector("svg").setAttribute("aria-hidden", "true");
+      place.setAttribute("data-drawn", "");
+    })
     .catch((error) => {
       place.textContent = `This figure could not be drawn: ${error.message}`;
       console.error(error);

@@ -35,6 +35,8 @@ class Results:
 def load_results(metrics: Path = Path("metrics"), configs: Path = Path("configs")) -> Results:
     """Read all files of a study's results."""
     study = read_json(configs / "report.json")
+    # Files are sorted by key; the study's own order is that of its list of tasks.
+    study["main_metrics"] = {task: study["main_metrics"][task] for task in study["tasks"]}
     parts = ("summary", "statistics", "profile", "iso_accuracy", "stability", "curves", "sweep")
     return Results(
         study=study,
