@@ -8,6 +8,7 @@ from peft_study.analysis.curves import (
     learning_curves,
     over_seeds,
     stability,
+    sweep_curves,
 )
 from peft_study.errors import run_command
 from peft_study.files import read_json, write_json
@@ -24,6 +25,7 @@ def main() -> None:
     }
     runs = iso_accuracy(curves, config["iso_margin"], joules)
     write_json(Path("metrics/curves.json"), over_seeds(curves))
+    write_json(Path("metrics/sweep_curves.json"), over_seeds(sweep_curves(config, Path("runs"))))
     write_json(Path("metrics/stability.json"), stability(curves))
     write_json(
         Path("metrics/iso_accuracy.json"),
@@ -36,7 +38,7 @@ def main() -> None:
     )
     reached = sum(run["reached"] for run in runs)
     print(f"curves: {reached} of {len(runs)} runs reach the equal score of their task")
-    print("curves: wrote metrics/curves.json, metrics/stability.json, metrics/iso_accuracy.json")
+    print("curves: wrote metrics/{curves,sweep_curves,stability,iso_accuracy}.json")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ def results() -> Results:
         stability=[],
         curves=[],
         sweep=[],
+        sweep_curves=[],
         sweep_runs={},
         cells=cells,
         parity=_parity(),
@@ -51,12 +52,13 @@ def sweep() -> Results:
     study = _study() | {"methods": [], "adapters": {}}
     study["sweep"] = {"task": "film_review", "ranks": [1, 8], "weights": ["query", "query+value"]}
     nothing: dict[str, Any] = {"gaps": [], "cells": [], "differences": [], "averages": []}
-    return Results(study, {}, nothing, {}, {}, [], [], rows, {}, {}, {})
+    return Results(study, {}, nothing, {}, {}, [], [], rows, [], {}, {}, {})
 
 
 CLAIMS: list[dict[str, Any]] = [
     {
         "id": "less-memory",
+        "title": "Less memory",
         "source": "Hu et al. 2021, section 4.2",
         "statement": "LoRA needs a third of full fine-tuning's memory.",
         "quantity": "memory",
@@ -68,6 +70,7 @@ CLAIMS: list[dict[str, Any]] = [
     },
     {
         "id": "on-par",
+        "title": "On par",
         "source": "Hu et al. 2021, table 2",
         "statement": "LoRA matches full fine-tuning.",
         "quantity": "score",
@@ -79,6 +82,7 @@ CLAIMS: list[dict[str, Any]] = [
     },
     {
         "id": "faster",
+        "title": "Faster",
         "source": "Hu et al. 2021, section 4.2",
         "statement": "LoRA trains faster.",
         "quantity": "time",

@@ -75,12 +75,13 @@ def configure(study: Study) -> dict[str, dict[str, Any]]:
             "main_metrics": study.main_metrics,
             "seeds": study.seeds,
             "iso_margin": study.analysis.iso_margin,
+            "sweep": {"task": study.sweep.task, "cells": _swept(study)},
         },
         "aggregate": {
             "methods": study.methods,
             "tasks": list(study.tasks),
             "main_metrics": study.main_metrics,
-            "sweep": [f"{weights}-r{rank}" for rank, weights in study.sweep.cells],
+            "sweep": _swept(study),
             "equivalence_margin": study.analysis.equivalence_margin,
         },
         "report": _report(study),
@@ -195,6 +196,10 @@ def _prepare(study: Study, key: str, name: str, task: TaskParams) -> dict[str, A
         "packages": pinned(DATA_PACKAGES),
         "max_length": task.max_length or study.model.max_length,
     }
+
+
+def _swept(study: Study) -> list[str]:
+    return [f"{weights}-r{rank}" for rank, weights in study.sweep.cells]
 
 
 def _sweep(study: Study) -> dict[str, Any]:

@@ -36,7 +36,8 @@ def make(**parts: Any) -> Results:
     """Return results with nothing but the study, and `parts`."""
     empty: dict[str, Any] = {
         **{"study": STUDY, "summary": {}, "statistics": {}, "profile": {}, "iso_accuracy": {}},
-        **{"stability": [], "curves": [], "sweep": [], "sweep_runs": {}, "cells": {}},
+        **{"stability": [], "curves": [], "sweep": [], "sweep_curves": []},
+        **{"sweep_runs": {}, "cells": {}},
         "parity": {},
     }
     return Results(**(empty | parts))

@@ -14,6 +14,7 @@ from peft_study.analysis.curves import (
     learning_curves,
     over_seeds,
     stability,
+    sweep_curves,
 )
 
 SCORES = {  # by method and seed, at the ends of half an epoch each
@@ -67,6 +68,17 @@ def test_a_cell_that_lacks_a_run_is_left_out(curves: pd.DataFrame, tmp_path: Pat
     assert set(found["method"]) == {"lora", "adapter_h"}
     assert iso_accuracy(found, 0.005, {}) == []
     assert len(found) == len(curves) - 8
+
+
+def test_the_sweeps_curves_bear_the_names_of_its_cells(
+    curves: pd.DataFrame, tmp_path: Path
+) -> None:
+    shutil.copytree(tmp_path / "lora/movie_polarity", tmp_path / "sweep/query-r4")
+    sweep = {"task": "movie_polarity", "cells": ["query-r4", "query-r8"]}  # of which one failed
+    found = sweep_curves(CONFIG | {"sweep": sweep}, tmp_path)
+    assert set(found["method"]) == {"query-r4"}
+    ours = curves[curves["method"] == "lora"]
+    assert found["score"].tolist() == ours["score"].tolist()
 
 
 def test_stability_is_the_cv_over_seeds_at_every_evaluation(curves: pd.DataFrame) -> None:

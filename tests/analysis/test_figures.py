@@ -17,7 +17,7 @@ METHODS = ["lora", "peft_lora", "adapter_h", "full_ft"]
 MAIN = {"movie_polarity": "accuracy", "tweet_rating": "pearson"}
 ALL = [
     *("scores", "parameters", "curves", "stability", "rank_weights", "rank_curves"),
-    *("step_time", "memory", "latency", "equal_scores"),
+    *("rank_learning_curves", "step_time", "memory", "latency", "equal_scores"),
 ]
 GAP = ("adapter_h", "tweet_rating")
 
@@ -75,6 +75,12 @@ def made_up(seeds: int = 3, gap: bool = False) -> Results:
             {"task": "movie_polarity", "weights": weights, "rank": rank, "metric": "accuracy"}
             | {"median": 0.7 + rank / 100, "std": 0.01, "n": seeds, "trainable_adapter": 9}
             for weights, rank in (("query", 1), ("query", 8), ("key+value", 1))
+        ],
+        sweep_curves=[
+            {"task": "movie_polarity", "method": name, "metric": "accuracy", "n": seeds}
+            | {"step": int(4 * epoch), "epoch": epoch, "mean": 0.7, "low": 0.69, "high": 0.71}
+            for name in ("query-r1", "query-r8", "key+value-r1")
+            for epoch in (1.0, 2.0)
         ],
         sweep_runs={"query-r1": {"report": "best", "seeds": {"1": {"best": {"accuracy": 0.71}}}}},
         cells=cells,
@@ -159,6 +165,12 @@ def test_rows_are_the_inputs() -> None:
     assert peaks == [52 * 10**7] * 4
     assert "1 of 3" in found["equal_scores"].caption
     assert "key+value at rank 8" in found["rank_weights"].caption
+    by_rank = found["rank_learning_curves"].rows
+    # Two ranks on query, one on key and value; full fine-tuning beside both; two evaluations each.
+    assert len(by_rank) == (2 + 1 + 2) * 2
+    assert {(row["task"], row["series"]) for row in by_rank if row["method"] != "full_ft"} == {
+        *(("query", "r = 1"), ("query", "r = 8"), ("key+value", "r = 1"))
+    }
 
     results.statistics["cells"][0]["mean"] = 0.123
     results.profile["training"]["lora"]["seconds"]["forward"] = 0.05
@@ -169,7 +181,7 @@ def test_rows_are_the_inputs() -> None:
 
 def test_what_is_missing_leaves_its_figures_out() -> None:
     results = made_up()
-    none = replace(results, profile={}, sweep=[], sweep_runs={})
+    none = replace(results, profile={}, sweep=[], sweep_runs={}, sweep_curves=[])
     assert not {"step_time", "memory", "latency", "rank_weights"} & set(by_name(figures(none, [])))
     sweep = replace(
         results,
@@ -181,8 +193,10 @@ def test_what_is_missing_leaves_its_figures_out() -> None:
         curves=[],
         cells={},
     )
-    assert set(by_name(figures(sweep, []))) == {"rank_weights", "rank_curves"}
-    assert figures(replace(sweep, sweep=[], sweep_runs={}), []) == []
+    assert set(by_name(figures(sweep, []))) == {
+        *("rank_weights", "rank_curves", "rank_learning_curves")
+    }
+    assert figures(replace(sweep, sweep=[], sweep_runs={}, sweep_curves=[]), []) == []
 
 
 @pytest.mark.parametrize("name", ["scores", "parameters", "curves"])

@@ -39,7 +39,8 @@ STARTED = {"mode": "per_method", "task": "mnli", "tasks": ["mrpc", "rte", "stsb"
 def make(described: dict[str, Any], **parts: Any) -> Results:
     empty: dict[str, Any] = {
         **{"summary": {}, "statistics": {}, "profile": {}, "iso_accuracy": {}, "stability": []},
-        **{"curves": [], "sweep": [], "sweep_runs": {}, "cells": {}, "parity": {}},
+        **{"curves": [], "sweep": [], "sweep_curves": [], "sweep_runs": {}, "cells": {}},
+        "parity": {},
     }
     return Results(study=described, **(empty | parts))
 

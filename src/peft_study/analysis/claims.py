@@ -74,7 +74,8 @@ def claims(results: Results) -> list[dict[str, Any]]:
     """Judge every published claim by a study's results.
 
     Returns:
-        For each entry of `claims.yaml`, in its order: `id`, `source`, `statement`, `quantity`;
+        For each entry of `claims.yaml`, in its order: `id`, `title`, `source`, `statement`,
+        `quantity`;
         `verdict`: supported, contradicted, inconclusive or not measured; `finding`, a sentence with
         the figures; `settles`, what would decide it, None where it is decided; `differs`, how
         model, data and hardware differ from the source's, None where they do not; `files`.
@@ -86,7 +87,7 @@ def claims(results: Results) -> list[dict[str, Any]]:
         open_question = found.verdict in (INCONCLUSIVE, NOT_MEASURED)
         settles = f"{found.needs} {claim['settles']}".strip() if open_question else None
         judged.append(
-            {key: claim[key] for key in ("id", "source", "statement", "quantity")}
+            {key: claim[key] for key in ("id", "title", "source", "statement", "quantity")}
             | {"verdict": found.verdict, "finding": found.finding, "settles": settles}
             | {"differs": _differs(claim["claimed_on"], results, found.tasks), "files": files}
         )

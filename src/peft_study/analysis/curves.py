@@ -23,23 +23,41 @@ def learning_curves(config: dict[str, Any], runs: Path) -> pd.DataFrame:
         Columns `task`, `method`, `seed`, `step`, `epoch`, `metric` (the task's main one), `score`
         (of that metric), `train_loss`, `validation_loss`, and `train_seconds` until then.
     """
+    cells = [
+        (task, method, metric, runs / method / task)
+        for task, metric in config["main_metrics"].items()
+        for method in config["methods"]
+    ]
+    return _read(cells, config["seeds"])
+
+
+def sweep_curves(config: dict[str, Any], runs: Path) -> pd.DataFrame:
+    """Return the same of the sweep's cells: `method` is a cell's name, such as `query+value-r8`."""
+    task, cells = config["sweep"]["task"], config["sweep"]["cells"]
+    metric = config["main_metrics"].get(task, "")
+    return _read([(task, name, metric, runs / "sweep" / name) for name in cells], config["seeds"])
+
+
+def _read(cells: list[tuple[str, str, str, Path]], seeds: list[int]) -> pd.DataFrame:
     columns = [*KEYS, "seed", "step", "epoch", "metric", "score"]
     columns += ["train_loss", "validation_loss", "train_seconds"]
     frames = []
-    for task, metric in config["main_metrics"].items():
-        for method in config["methods"]:
-            folders = {seed: runs / method / task / f"seed-{seed}" for seed in config["seeds"]}
-            if not all((folder / "timings.csv").is_file() for folder in folders.values()):
-                continue
-            for seed, folder in folders.items():
-                history = pd.read_csv(folder / "history.csv")
-                timings = pd.read_csv(folder / "timings.csv")
-                frame = history[["step", "epoch", "train_loss", "validation_loss"]].assign(
-                    **{"task": task, "method": method, "seed": seed, "metric": metric},
-                    score=history[metric],
-                    train_seconds=timings["train_seconds"],
-                )
-                frames.append(frame)
+    for task, method, metric, runs in cells:
+        folders = {seed: runs / f"seed-{seed}" for seed in seeds}
+        if not all((folder / "timings.csv").is_file() for folder in folders.values()):
+            continue
+        for seed, folder in folders.items():
+            history = pd.read_csv(folder / "history.csv")
+            timings = pd.read_csv(folder / "timings.csv")
+            frame = history[["step", "epoch", "train_loss", "validation_loss"]].assign(
+                task=task,
+                method=method,
+                seed=seed,
+                metric=metric,
+                score=history[metric],
+                train_seconds=timings["train_seconds"],
+            )
+            frames.append(frame)
     return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
 
 

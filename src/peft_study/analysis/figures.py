@@ -72,6 +72,7 @@ def figures(results: Results, published: list[dict[str, Any]]) -> list[Figure]:
         _stability(results),
         _rank_weights(results),
         _rank_curves(results),
+        _rank_learning_curves(results),
         _step_time(results),
         _memory(results),
         _latency(results),
@@ -342,10 +343,15 @@ def _stability(results: Results) -> Figure | None:
 
 
 def _over_epochs(
-    rows: list[dict[str, Any]], field: str, band: bool, title: str, subtitle: str
-) -> alt.ConcatChart:
-    """Return a panel per task with a line per method over the epochs."""
-    key = charts.methods_key(row["method"] for row in rows)
+    rows: list[dict[str, Any]],
+    field: str,
+    band: bool,
+    title: str,
+    subtitle: str,
+    key: charts.Key | None = None,
+) -> ConcatChart:
+    """Return a panel per `task` of the rows with a line per method, or as `key` says, by epochs."""
+    key = key or charts.methods_key(row["method"] for row in rows)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     columns = charts.columns_of(len(tasks))
     panels = []
@@ -498,6 +504,47 @@ def _rank_curves(results: Results) -> Figure | None:
         rows,
         charts.grid(
             [panel], rows, 1, title, f"{n}; shapes and lines: medians; dots: single seeds."
+        ),
+    )
+
+
+def _rank_learning_curves(results: Results) -> Figure | None:
+    """Learning curves of each rank, by the weights that LoRA adapts, beside full fine-tuning's."""
+    if not results.sweep_curves:
+        return None
+    task, metric = results.sweep_curves[0]["task"], results.sweep_curves[0]["metric"]
+    full = [row for row in results.curves if (row["task"], row["method"]) == (task, "full_ft")]
+    rows, names = [], {}
+    for row in results.sweep_curves:
+        weights, _, rank = row["method"].rpartition("-r")
+        names[int(rank)] = f"r = {rank}"
+        rows.append(row | {"task": weights, "series": names[int(rank)]})
+    for weights in dict.fromkeys(row["task"] for row in rows):
+        rows += [row | {"task": weights, "series": METHOD_NAMES["full_ft"]} for row in full]
+    series = [names[rank] for rank in sorted(names)] + [METHOD_NAMES["full_ft"]] * bool(full)
+    title, n = f"Learning curves by LoRA's rank: {task}", _n(rows, "seed")
+    best = max(results.sweep_curves, key=lambda row: row["mean"])
+    return Figure(
+        "rank_learning_curves",
+        title,
+        _sentences(
+            f"The mean {metric} × 100 over seeds ({n}) on {task} at every evaluation, a line for "
+            "each rank and a panel for each set of weights that LoRA adapts.",
+            "The line of full fine-tuning is the same in every panel." if full else "",
+            "Bands reach from the lowest to the highest seed: they are ranges, not intervals.",
+        ),
+        f"The highest mean {metric} × 100 of LoRA on {task} is {_percent(best['mean'])}, with "
+        f"{best['method']} after {best['epoch']:g} epochs.",
+        f"score: {SCORE_UNIT}; epoch: epochs",
+        ["metrics/sweep_curves.json", *(["metrics/curves.json"] if full else [])],
+        rows,
+        _over_epochs(
+            rows,
+            "mean",
+            True,
+            title,
+            f"{n}; lines: means; bands: minimum to maximum.",
+            charts.other_key("series", series),
         ),
     )
 

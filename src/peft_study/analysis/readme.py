@@ -28,10 +28,7 @@ def shown_results(
     """
     parts = [markdown_table(summary, main_metrics)]
     parts += [f"![{f['alt']}]({f['svg']})" for f in figures if f["name"] == "scores"]
-    rows = [
-        f"| {claim['id'].replace('_', ' ')} | {claim['source']} | {claim['verdict']} |"
-        for claim in claims
-    ]
+    rows = [f"| {claim['title']} | {claim['source']} | {claim['verdict']} |" for claim in claims]
     parts.append("\n".join(["| claim | source | verdict here |", "| --- | --- | --- |", *rows]))
     return "\n\n".join(parts)
 

@@ -27,6 +27,7 @@ class Results:
     stability: list[dict[str, Any]]
     curves: list[dict[str, Any]]
     sweep: list[dict[str, Any]]
+    sweep_curves: list[dict[str, Any]]
     sweep_runs: dict[str, Any]
     cells: dict[tuple[str, str], dict[str, Any]]
     parity: dict[str, Any]
@@ -37,7 +38,10 @@ def load_results(metrics: Path = Path("metrics"), configs: Path = Path("configs"
     study = read_json(configs / "report.json")
     # Files are sorted by key; the study's own order is that of its list of tasks.
     study["main_metrics"] = {task: study["main_metrics"][task] for task in study["tasks"]}
-    parts = ("summary", "statistics", "profile", "iso_accuracy", "stability", "curves", "sweep")
+    parts = [
+        *("summary", "statistics", "profile", "iso_accuracy", "stability", "curves"),
+        *("sweep", "sweep_curves"),
+    ]
     return Results(
         study=study,
         **{part: read_json(metrics / f"{part}.json") for part in parts},
