@@ -75,7 +75,7 @@ def configure(study: Study) -> dict[str, dict[str, Any]]:
             "main_metrics": study.main_metrics,
             "seeds": study.seeds,
             "iso_margin": study.analysis.iso_margin,
-            "sweep": {"task": study.sweep.task, "cells": _swept(study)},
+            "sweep": {"task": study.sweep.task, "cells": _swept(study)} if _swept(study) else None,
         },
         "aggregate": {
             "methods": study.methods,

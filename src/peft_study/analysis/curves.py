@@ -33,9 +33,10 @@ def learning_curves(config: dict[str, Any], runs: Path) -> pd.DataFrame:
 
 def sweep_curves(config: dict[str, Any], runs: Path) -> pd.DataFrame:
     """Return the same of the sweep's cells: `method` is a cell's name, such as `query+value-r8`."""
-    task, cells = config["sweep"]["task"], config["sweep"]["cells"]
-    metric = config["main_metrics"].get(task, "")
-    return _read([(task, name, metric, runs / "sweep" / name) for name in cells], config["seeds"])
+    sweep = config["sweep"] or {"task": None, "cells": []}
+    metric = config["main_metrics"].get(sweep["task"])
+    cells = [(sweep["task"], name, metric, runs / "sweep" / name) for name in sweep["cells"]]
+    return _read(cells, config["seeds"])
 
 
 def _read(cells: list[tuple[str, str, str, Path]], seeds: list[int]) -> pd.DataFrame:
