@@ -2,12 +2,16 @@
 
 import csv
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+import made_up
 from conftest import ROOT
+from peft_study.analysis.figures import figures
 from peft_study.analysis.published import check_published, published
+from peft_study.analysis.report import render
 from peft_study.analysis.results import Results
 
 CSV = ROOT / "src/peft_study/analysis/published.csv"
@@ -73,6 +77,8 @@ def test_every_row_of_the_studys_tasks_is_carried_over_whole() -> None:
         )
         assert out["ours"] is None
         assert out["difference"] is None
+        in_a_unit = row["metric"].endswith(("_m", "_mb", "_w", "_kj", "_seconds", "_epochs"))
+        assert out["is_fraction"] != (in_a_unit or row["metric"].startswith("seconds"))
         assert out["note"]
         assert None not in row  # as many cells as columns
         if row["metric"] in {*METRICS.values(), "accuracy_overall"} or "cv_" in row["metric"]:
@@ -105,7 +111,13 @@ def test_scores_stand_beside_ours() -> None:
     assert row | {"note": ""} == {
         **{"source": "tiny", "table": "2", "citation": '"Tiny Reproduction: LoRA", table 2'},
         **{"model": "roberta-base", "method": "loralib_lora", "weights": "query+value", "rank": 8},
-        **{"task": "rte", "metric": "accuracy", "published": 0.776, "published_std": None},
+        **{
+            "task": "rte",
+            "is_fraction": True,
+            "metric": "accuracy",
+            "published": 0.776,
+            "published_std": None,
+        },
         **{"ours": 0.9, "ours_std": 0.01, "n": 5, "difference": 0.9 - 0.776, "note": ""},
     }
     assert all(row["ours"] == 0.9 for row in rows)
@@ -274,3 +286,20 @@ def test_equal_scores_count_where_every_run_reaches_them() -> None:
     epochs = find(rows, metric="iso_accuracy_epochs", **wanted)
     assert epochs["ours"] is None
     assert "3 of 4 runs" in epochs["note"]
+
+
+def test_a_study_that_reproduces_a_table_draws_and_tells_it() -> None:
+    """From the rows to the figure and the page, of which the forms must fit together."""
+    results = made_up.results()
+    results.study["published"] = ["hu2021 table 2 roberta-base", "tiny table 3"]
+    results.study["main_metrics"] = {"sst2": "accuracy", "rating": "pearson"}
+    cells = [
+        c | {"task": c["task"].replace("film_review", "sst2")} for c in results.statistics["cells"]
+    ]
+    results.statistics["cells"] = cells
+    rows = published(results)
+    scores = next(f for f in figures(replace(results, cells={}), rows) if f.name == "scores")
+    crosses = [(r["method"], r["value"]) for r in scores.rows if r["kind"] == "published"]
+    assert crosses == [("full_ft", 0.948), ("lora", 0.951)]
+    parts = (made_up.CLAIMS, rows, made_up.FIGURES, made_up.SPECS, made_up.RAN)
+    assert "95.1 ± 0.2" in render(results, *parts)
