@@ -12,7 +12,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from peft_study.files import read_json
+from peft_study.profiling.meters import PhaseClock
 from peft_study.tasks import Task
 from peft_study.training import loop
 from peft_study.training.batches import load_splits
@@ -121,20 +122,13 @@ def measure_steps(
 
     The first of the steps includes the warm-up, since nothing runs before it is asked for.
     """
-    phases: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def phase(name: str) -> Iterator[None]:
-        clock = time.perf_counter()
-        yield
-        phases[name] += time.perf_counter() - clock
-
-    steps = training(config, data, phase)
+    phases = PhaseClock(torch.device("cpu"))
+    steps = training(config, data, phases.phase)
     next(steps)
-    phases.clear()
+    phases.take()
     clock = time.perf_counter()
     tokens = sum(next(steps).tokens for _ in range(number))
-    return tokens, time.perf_counter() - clock, phases
+    return tokens, time.perf_counter() - clock, phases.take()
 
 
 def count_flops(config: dict[str, Any], data: Path, number: int) -> int:

@@ -18,6 +18,7 @@ from scipy import stats
 from peft_study.analysis.aggregate import METHOD_NAMES
 from peft_study.analysis.published import first_epoch
 from peft_study.analysis.results import Results
+from peft_study.analysis.statistics import by_seed, scores, t_reach
 
 SUPPORTED, CONTRADICTED = "supported", "contradicted"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive", "not measured"
@@ -265,19 +266,17 @@ def _judge_tasks(
     results: Results, reference: str, lower: float, upper: float = math.inf
 ) -> Finding:
     """Judge our LoRA minus `reference` on every task."""
-    main = results.study["main_metrics"]
     rows = [
         row
-        for row in results.statistics.get("differences", [])
+        for row in results.main_differences
         if (row["method"], row["reference"]) == ("lora", reference)
-        and row["evaluation"] == results.study["report"]
-        and row["metric"] == main.get(row["task"])
     ]
     missing = _gaps(results, "lora", reference)
     if not rows:
         return _not_measured(results, "lora", reference, missing=missing)
     found = [Estimate(r["task"], r["mean"], r["low"], r["high"], r["n"]) for r in rows]
     compared = [*(e.name for e in found), *(gap.partition(",")[0] for gap in missing)]
+    main = results.study["main_metrics"]
     missing += [f"{task}: not compared" for task in main if task not in compared]
     text = f"LoRA minus {_shown(reference)}: {_list(found, _points)}"
     needs = _needs(found, lower, upper)
@@ -322,8 +321,8 @@ def _judge_sweep(results: Results, pairs: list[tuple[Cell, Cell]], lower: float)
     for (weights, rank), (others, other_rank) in pairs:
         name = f"{weights} at rank {rank} minus "
         name += f"rank {other_rank}" if weights == others else others
-        scores = [cells.get(_cell(*cell), {}) for cell in ((weights, rank), (others, other_rank))]
-        estimates = _paired(name, scores[0], scores[1])
+        pair = [cells.get(_cell(*cell), {}) for cell in ((weights, rank), (others, other_rank))]
+        estimates = _paired(name, pair[0], pair[1])
         found += estimates
         if not estimates:
             missing.append(name)
@@ -350,27 +349,23 @@ def _cell(weights: str, rank: int) -> tuple[frozenset[str], int]:
 
 def _sweep_scores(results: Results) -> dict[tuple[frozenset[str], int], dict[str, float]]:
     """Return the reported scores of every cell of the sweep, by seed."""
-    scores = {}
+    by_cell = {}
     for name, found in results.sweep_runs.items():
         weights, _, rank = name.rpartition("-r")
         metric = results.study["main_metrics"][found["task"]]
-        scores[_cell(weights, int(rank))] = {
-            seed: run[results.study["report"]][metric] for seed, run in found["seeds"].items()
-        }
-    return scores
+        by_cell[_cell(weights, int(rank))] = scores(found, metric, results.study["report"])
+    return by_cell
 
 
 def _paired(name: str, ours: dict[str, float], theirs: dict[str, float]) -> list[Estimate]:
     """Return the mean difference over common seeds with its t interval; [] without any."""
-    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    n = len(differences)
-    if n == 0:
+    differences = by_seed(ours, theirs)
+    if not differences:
         return []
-    mean = statistics.fmean(differences)
-    if n == 1:
-        return [Estimate(name, mean, None, None, 1)]
-    half = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
-    return [Estimate(name, mean, mean - half, mean + half, n)]
+    mean, reach, n = statistics.fmean(differences), t_reach(differences), len(differences)
+    if reach is None:
+        return [Estimate(name, mean, None, None, n)]
+    return [Estimate(name, mean, mean - reach, mean + reach, n)]
 
 
 def _ratio_of_variations(name: str, above: dict[str, Any], below: dict[str, Any]) -> Estimate:

@@ -396,7 +396,7 @@ def _over_epochs(
 
 def _rank_weights(results: Results) -> Figure | None:
     """The sweep's medians as a table of ranks and weights (Hu et al. 2021, table 6)."""
-    found = _main_sweep(results)
+    found = results.main_sweep
     if not found:
         return None
     columns = ("task", "metric", "weights", "rank", "median", "std", "n", "trainable_adapter")
@@ -454,7 +454,7 @@ def _rank_weights(results: Results) -> Figure | None:
 
 def _rank_curves(results: Results) -> Figure | None:
     """The sweep's scores against the rank: medians and single seeds of each set of weights."""
-    found = _main_sweep(results)
+    found = results.main_sweep
     weights, ranks = _sweep_order(results, found)
     if len({row["rank"] for row in found}) < 2:
         return None
@@ -892,15 +892,6 @@ def _main_cells(results: Results) -> list[dict[str, Any]]:
     ]
     tasks, methods = list(main), list(METHOD_NAMES)
     return sorted(found, key=lambda row: (tasks.index(row["task"]), methods.index(row["method"])))
-
-
-def _main_sweep(results: Results) -> list[dict[str, Any]]:
-    """Return the sweep's rows of its task's main metric, which is the first of each cell."""
-    if not results.sweep:
-        return []
-    first = results.sweep[0]
-    metric = results.study["main_metrics"].get(first["task"], first["metric"])
-    return [row for row in results.sweep if row["metric"] == metric]
 
 
 def _sweep_order(results: Results, rows: list[dict[str, Any]]) -> tuple[list[str], list[int]]:

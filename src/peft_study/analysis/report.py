@@ -164,7 +164,7 @@ def _match(results: Results) -> list[str]:
         return [f"{missing} is not part of the study, so the two are not compared."]
     found = {
         row["task"]: row
-        for row in _differences(results)
+        for row in results.main_differences
         if row["method"] == lora and row["reference"] == FULL
     }
     verdicts: dict[str, list[str]] = {}
@@ -334,7 +334,7 @@ def _score_tables(results: Results) -> list[Table]:
             _p(row["p_equivalence"]),
             conclusion(row)[1],
         ]
-        for row in _differences(results)
+        for row in results.main_differences
     ]
     head = ["Difference", "Points", "95% interval", "n", "p", "p of equivalence", "Conclusion"]
     caption = "Differences in points (score times 100), paired by seed"
@@ -549,16 +549,6 @@ def _ran_tables(ran: dict[str, Any]) -> list[Table]:
         ),
     ]
     return _with_rows(tables)
-
-
-def _differences(results: Results) -> list[dict[str, Any]]:
-    """Return the differences in each task's main metric, at the evaluation that is reported."""
-    main = results.study["main_metrics"]
-    return [
-        row
-        for row in results.statistics["differences"]
-        if row["evaluation"] == results.study["report"] and row["metric"] == main.get(row["task"])
-    ]
 
 
 def _with_rows(tables: list[Table]) -> list[Table]:

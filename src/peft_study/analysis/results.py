@@ -32,6 +32,24 @@ class Results:
     cells: dict[tuple[str, str], dict[str, Any]]
     parity: dict[str, Any]
 
+    @property
+    def main_differences(self) -> list[dict[str, Any]]:
+        """The differences in each task's main metric, at the evaluation that is reported."""
+        main, report = self.study["main_metrics"], self.study["report"]
+        return [
+            row
+            for row in self.statistics.get("differences", [])
+            if row["evaluation"] == report and row["metric"] == main.get(row["task"])
+        ]
+
+    @property
+    def main_sweep(self) -> list[dict[str, Any]]:
+        """The sweep's rows of its task's main metric, or else of its first."""
+        if not self.sweep:
+            return []
+        metric = self.study["main_metrics"].get(self.sweep[0]["task"], self.sweep[0]["metric"])
+        return [row for row in self.sweep if row["metric"] == metric]
+
 
 def load_results(metrics: Path = Path("metrics"), configs: Path = Path("configs")) -> Results:
     """Read all files of a study's results."""

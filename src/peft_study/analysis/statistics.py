@@ -106,16 +106,16 @@ def paired_difference(
         spread and n would have shown at 5%. For fewer than two seeds all but n and mean are None;
         so is p where no seed differs from another.
     """
-    differences = [values[seed] - reference[seed] for seed in values if seed in reference]
+    differences = by_seed(values, reference)
     n = len(differences)
     found: dict[str, Any] = {"n": n, "mean": statistics.fmean(differences) if n else None}
     found |= {"margin": margin}
-    if n < 2:
+    reach = t_reach(differences)
+    if reach is None:
         keys = ("low", "high", "p", "p_equivalence", "equivalent", "detectable")
         return found | dict.fromkeys(keys)
-    mean, error = found["mean"], statistics.stdev(differences) / math.sqrt(n)
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
-    if error == 0:
+    mean = found["mean"]
+    if reach == 0:
         p, p_equivalence = None, 0.0 if abs(mean) < margin else 1.0
     else:
         p = float(stats.ttest_1samp(differences, 0).pvalue)
@@ -130,6 +130,20 @@ def paired_difference(
         "equivalent": p_equivalence < 1 - LEVEL,
         "detectable": reach,
     }
+
+
+def by_seed(values: dict[str, float], reference: dict[str, float]) -> list[float]:
+    """Return `values` minus `reference` for every seed that both have."""
+    return [values[seed] - reference[seed] for seed in values if seed in reference]
+
+
+def t_reach(differences: list[float]) -> float | None:
+    """Return how far the 95% t interval of the mean reaches to either side; None below two."""
+    n = len(differences)
+    if n < 2:
+        return None
+    error = statistics.stdev(differences) / math.sqrt(n)
+    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
 
 
 def averages(

@@ -88,12 +88,6 @@ def trained(results: Results, method: str) -> list[int]:
     return [c["trainable"]["adapter"] for (name, _), c in results.cells.items() if name == method]
 
 
-def sweep_metric(results: Results) -> str:
-    """Return the metric by which a sweep is shown: its task's main one, or else its first."""
-    main: str | None = results.study["main_metrics"].get(results.sweep[0]["task"])
-    return main or str(results.sweep[0]["metric"])
-
-
 def _scores(results: Results) -> Grid:
     main, cells = results.study["main_metrics"], score_cells(results)
     averages = {
@@ -115,8 +109,9 @@ def _scores(results: Results) -> Grid:
 def _sweep(results: Results) -> Grid:
     if not results.sweep:
         return Grid([], [])
-    metric, task = sweep_metric(results), results.sweep[0]["task"]
-    cells = {(row["weights"], row["rank"]): row for row in results.sweep if row["metric"] == metric}
+    measured = results.main_sweep
+    metric, task = measured[0]["metric"], measured[0]["task"]
+    cells = {(row["weights"], row["rank"]): row for row in measured}
     weights = list(dict.fromkeys(name for name, _ in cells))
     ranks = sorted({rank for _, rank in cells})
     found = [[cells.get((name, rank)) for rank in ranks] for name in weights]
