@@ -84,12 +84,8 @@ def run_ours(config: dict[str, Any], data: Path, folder: Path) -> dict[str, Any]
 
     Its `history.csv` holds the metrics of every evaluation.
     """
-    for name in NEEDED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
     method, task = config["method"], config["task"]
-    shutil.copytree(data, folder / "data/prepared" / task)
-    write_json(folder / f"configs/train/{method}-{task}.json", config)
+    lay_out(config, data, folder)
     clock = time.perf_counter()
     run(["stages/train.py", method, task], folder)
     seconds = time.perf_counter() - clock
@@ -100,6 +96,15 @@ def run_ours(config: dict[str, Any], data: Path, folder: Path) -> dict[str, Any]
     ]
     values = [float(series.max() if report == "best" else series.iloc[-1]) for series in found]
     return {"seconds": seconds, "values": values}
+
+
+def lay_out(config: dict[str, Any], data: Path, folder: Path) -> None:
+    """Copy into an empty `folder` what our stage needs to train the cell of `config`."""
+    for name in NEEDED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    shutil.copytree(data, folder / "data/prepared" / config["task"])
+    write_json(folder / f"configs/train/{config['method']}-{config['task']}.json", config)
 
 
 def run_peer(

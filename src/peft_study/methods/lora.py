@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -37,11 +36,15 @@ class LoRALinear(nn.Linear):
         self.merged = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x (..., in) to (..., out)."""
+        """Map x (..., in), of two dimensions or more, to (..., out)."""
         h = super().forward(x)
         if self.merged:
             return h
-        return h + F.linear(F.linear(self.dropout(x), self.lora_A), self.lora_B) * self.scaling
+        # Products of matrices with r rows are several times as fast on CPUs, gradients included,
+        # as those of matrices with r columns.
+        low = self.lora_A @ self.dropout(x).flatten(0, -2).t()
+        up = self.lora_B.t().contiguous() * self.scaling
+        return torch.addmm(h.flatten(0, -2), low.t(), up).view_as(h)
 
     @torch.no_grad()
     def merge(self) -> None:

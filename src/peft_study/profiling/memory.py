@@ -51,10 +51,10 @@ def measure_memory(config: dict[str, Any], data: Path) -> dict[str, Any]:
         included; on CUDA of what PyTorch has allocated, with `peak_reserved` beside it and
         `device_used`, by all programs, as the driver says. `parts`: `libraries` (on CPUs),
         `weights`, `gradients`, `optimiser_state`, `activations`, kept for the backward pass, and
-        `allocator`: what glibc has freed and holds for its next use. `explained`: their sum, but of
-        gradients and activations the larger, since one grows while the other shrinks, unless
-        batches are computed in pieces, when the gradients of the last piece are there. `stored`:
-        the files that a task's weights take.
+        `allocator`: what glibc has freed and holds for its next use, besides what these will take
+        of it. `explained`: their sum, but of gradients and activations the larger, since one grows
+        while the other shrinks, unless batches are computed in pieces, when the gradients of the
+        last piece are there. `stored`: the files that a task's weights take.
     """
     train, _ = load_splits(data)
     task, hyper = Task.from_config(config["task_definition"]), config["train"]
@@ -75,19 +75,17 @@ def measure_memory(config: dict[str, Any], data: Path) -> dict[str, Any]:
     adamw = loop.make_optimizer(model, hyper)
     gradients = tensor_bytes(p for p in model.parameters() if p.requires_grad)
     pieces = hyper["gradient_accumulation_steps"] > 1
-    activations, allocator, largest = 0, 0, 0
+    activations, held = 0, 0
 
     @contextmanager
     def phase(name: str) -> Iterator[None]:
-        nonlocal activations, allocator, largest
+        nonlocal activations, held
         with SavedTensors(model.parameters()) if name == "forward" else nullcontext() as saved:
             yield
         if saved:
             activations = max(activations, saved.bytes)
         kept = {"forward": activations + pieces * gradients, "backward": gradients, "optimiser": 0}
-        freed = max(0, freed_bytes() - freed_before)
-        if kept[name] + freed > largest:
-            allocator, largest = freed, kept[name] + freed
+        held = max(held, kept[name] + freed_bytes() - freed_before)
 
     steps = loop.training_steps(model, adamw, train, task, hyper, 1, accelerator, phase=phase)
     cuda = device.type == "cuda"
@@ -109,6 +107,7 @@ def measure_memory(config: dict[str, Any], data: Path) -> dict[str, Any]:
         }
     else:
         measured["peak"] = peak_resident_bytes()
+    at_once = gradients + activations if pieces else max(gradients, activations)
     state = chain.from_iterable(s.values() for s in adamw.state.values())
     parts = {
         "libraries": 0 if cuda else libraries,
@@ -116,9 +115,9 @@ def measure_memory(config: dict[str, Any], data: Path) -> dict[str, Any]:
         "gradients": gradients,
         "optimiser_state": tensor_bytes(state),
         "activations": activations,
-        "allocator": 0 if cuda else allocator,
+        "allocator": 0 if cuda else max(0, held - at_once),
     }
-    explained = sum(parts.values()) - (0 if pieces else min(gradients, activations))
+    explained = sum(parts.values()) - gradients - activations + at_once
     with tempfile.TemporaryDirectory() as folder:
         save_adapter(model, method, method_params_of(config), Path(folder))
         stored = sum(path.stat().st_size for path in Path(folder).iterdir())

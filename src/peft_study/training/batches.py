@@ -1,6 +1,6 @@
 """Tokenised rows, and the order in which they are batched."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -58,11 +58,16 @@ def training_order(rows: int, batch_size: int, epochs: int, seed: int) -> Iterat
 
 
 def by_length(split: Split, batch_size: int) -> Iterator[list[int]]:
-    """Yield batches of row numbers, similar lengths together, longest first: little padding."""
-    lengths = [len(ids) for ids in split.columns["input_ids"]]
-    order = sorted(range(len(split)), key=lambda row: (-lengths[row], row))
+    """Yield batches of all row numbers, similar lengths together: little padding."""
+    order = longest_first(split, range(len(split)))
     for start in range(0, len(split), batch_size):
         yield order[start : start + batch_size]
+
+
+def longest_first(split: Split, rows: Iterable[int]) -> list[int]:
+    """Sort row numbers by their falling lengths, then by number."""
+    ids = split.columns["input_ids"]
+    return sorted(rows, key=lambda row: (-len(ids[row]), row))
 
 
 def _per_row(values: list[list[int]]) -> Sequence[Tensor]:

@@ -33,19 +33,20 @@ class _Drop(torch.autograd.Function):
         bits = numbers.view(torch.int16)[: x.numel()].view(x.shape)
         ctx.save_for_backward(bits)
         ctx.dropped = dropped
-        return x * _mask(bits, dropped, x.dtype)
+        return _drop(x, bits, dropped)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (bits,) = ctx.saved_tensors
-        return gradient * _mask(bits, ctx.dropped, gradient.dtype), None
+        return _drop(gradient, bits, ctx.dropped), None
 
 
-def _mask(bits: Tensor, dropped: int, dtype: torch.dtype) -> Tensor:
-    """Return 0 where an element is dropped, elsewhere what keeps its expected value."""
+def _drop(x: Tensor, bits: Tensor, dropped: int) -> Tensor:
+    """Set x to 0 where `bits` say so; scale the rest so that its expected value stays."""
     # Comparing into floats is several times as fast as converting booleans.
-    mask = torch.ge(bits, dropped - RANGE // 2, out=torch.empty(bits.shape, dtype=dtype))
-    return mask.mul_(RANGE / (RANGE - dropped))
+    kept = torch.ge(bits, dropped - RANGE // 2, out=torch.empty_like(x))
+    # 0 + scale * x * kept, in one pass.
+    return torch.addcmul(x.new_zeros(()), x, kept, value=RANGE / (RANGE - dropped), out=kept)
 
 
 def use_fast_dropout(model: nn.Module) -> None:

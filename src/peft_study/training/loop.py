@@ -1,5 +1,6 @@
 """One run: a method, a task and a seed, from the pretrained encoder to its predictions."""
 
+import ctypes
 import hashlib
 import math
 import os
@@ -33,12 +34,13 @@ from peft_study.methods import (
 from peft_study.metrics import score
 from peft_study.study import method_params_of
 from peft_study.tasks import Task
-from peft_study.training.batches import Split, by_length, load_splits, training_order
+from peft_study.training.batches import Split, by_length, load_splits, longest_first, training_order
 from peft_study.training.checkpoint import Checkpoint, Progress
 from peft_study.training.dropout import use_fast_dropout
 from peft_study.training.packing import classify, pack
 
 EVALUATION_BATCH = 64
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 class RunResult(NamedTuple):
@@ -193,6 +195,7 @@ def make_accelerator(hyper: dict[str, Any]) -> Accelerator:
     Raises:
         StudyError: the machine does not have the device.
     """
+    keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -210,6 +213,18 @@ def make_accelerator(hyper: dict[str, Any]) -> Accelerator:
             f"'{accelerator.device.type}' only"
         )
     return accelerator
+
+
+def keep_freed_memory() -> None:
+    """Let this process reuse what it frees, where the C library is glibc.
+
+    By default glibc returns large blocks to the system, which clears each page when it is touched
+    again: a tenth of a step of full fine-tuning, whose gradients are freed in every step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def build(
@@ -263,6 +278,7 @@ def training_steps(
     for number, rows in enumerate(islice(order, done, None), done):
         model.train()
         torch.manual_seed(step_seed(seed, number))
+        rows = longest_first(train, rows)  # as `pack` likes them; a batch has no order
         loss, tokens = torch.zeros((), device=accelerator.device), 0
         piece = math.ceil(len(rows) / hyper["gradient_accumulation_steps"])
         for begin in range(0, len(rows), piece):

@@ -1,8 +1,9 @@
 """Batches without padding, exactly.
 
 Everything that an encoder computes for a token alone, which is nearly all of it, is computed on the
-tokens of all examples laid end to end. Only attention sees the examples side by side, padded to
-the longest. The last layer computes no more than the heads read: every example's first token.
+tokens of all examples laid end to end. Only attention sees examples side by side, a few at a time,
+padded to the longest of them. The last layer computes no more than the heads read: every example's
+first token.
 """
 
 from typing import Any, NamedTuple
@@ -14,6 +15,28 @@ from transformers import PreTrainedModel
 from peft_study.architectures import architecture
 from peft_study.training.batches import Split
 
+GROUP = 8  # examples that are padded to each other's length for attention
+
+
+class Group(NamedTuple):
+    """Consecutive examples of a batch that attend side by side, padded to the longest of them.
+
+    Attributes:
+        tokens: how many there are.
+        padded: for every place of every head, (examples * heads, longest), which of the group's
+            (tokens * heads) rows is there; in padding that of the example's first token.
+        placed: the inverse without the padding, (tokens, heads).
+        real: 1 for tokens and 0 for padding, shape (examples * heads, longest, 1).
+        bias: what attention adds to its scores: 0 for tokens, minus infinity for padding, shape
+            (examples * heads, 1, longest).
+    """
+
+    tokens: int
+    padded: Tensor
+    placed: Tensor
+    real: Tensor
+    bias: Tensor
+
 
 class Batch(NamedTuple):
     """Examples as `classify` reads them.
@@ -21,42 +44,55 @@ class Batch(NamedTuple):
     Attributes:
         inputs: `input_ids`, `token_type_ids` and `position_ids`, each of shape (1, tokens).
         first: position of every example's first token, shape (examples,).
-        example: of every token, which example it belongs to, shape (tokens,).
-        place: of every token, its place within the example, shape (tokens,).
-        bias: what attention adds to its scores: 0 for tokens, minus infinity for the padding of
-            examples to the longest, shape (examples, 1, 1, longest).
+        groups: its examples, in their order.
     """
 
     inputs: dict[str, Tensor]
     first: Tensor
-    example: Tensor
-    place: Tensor
-    bias: Tensor
+    groups: list[Group]
 
     @property
     def tokens(self) -> int:
         """The number of tokens."""
-        return len(self.place)
+        return self.inputs["input_ids"].shape[1]
 
 
 def pack(split: Split, examples: list[int], model: PreTrainedModel) -> Batch:
-    """Lay the tokens of `examples`, row numbers of `split`, end to end."""
+    """Lay the tokens of `examples`, row numbers of `split`, end to end.
+
+    Least is computed where examples of similar lengths follow each other.
+    """
     config: Any = model.config
     rows = {name: [column[i] for i in examples] for name, column in split.columns.items()}
     lengths = torch.tensor([len(row) for row in rows["input_ids"]])
     inputs = {name: torch.cat(column) for name, column in rows.items()}
     inputs.setdefault("token_type_ids", torch.zeros_like(inputs["input_ids"]))
     first = lengths.cumsum(0) - lengths
-    example = torch.arange(len(lengths)).repeat_interleave(lengths)
-    place = torch.arange(len(example)) - first[example]
+    place = torch.arange(int(lengths.sum())) - first.repeat_interleave(lengths)
     # RoBERTa counts positions from the padding index.
     origin = config.pad_token_id + 1 if config.model_type == "roberta" else 0
     inputs["position_ids"] = place + origin
-    padding = torch.arange(int(lengths.max())) >= lengths[:, None]
-    bias = torch.zeros(padding.shape).masked_fill(padding, -torch.inf)
+    # GPUs would wait for the start of each group's operations; DeBERTa-v2 would project the
+    # embeddings of relative positions for each.
+    alone = model.device.type != "cpu" or getattr(config, "relative_attention", False)
+    groups = [
+        _group(part, config.num_attention_heads, model.device)
+        for part in lengths.split(len(lengths) if alone else GROUP)
+    ]
     placed = {name: tensor[None].to(model.device) for name, tensor in inputs.items()}
-    others = (first, example, place, bias[:, None, None])
-    return Batch(placed, *(tensor.to(model.device) for tensor in others))
+    return Batch(placed, first.to(model.device), groups)
+
+
+def _group(lengths: Tensor, heads: int, device: torch.device) -> Group:
+    place = torch.arange(int(lengths.max()))
+    first, real = (lengths.cumsum(0) - lengths)[:, None], place < lengths[:, None]
+    token = first + place * real
+    padded = token[:, None] * heads + torch.arange(heads)[:, None]
+    placed = torch.arange(padded.numel()).view_as(padded).transpose(1, 2)[real]
+    of_heads = real.repeat_interleave(heads, 0)
+    bias = torch.zeros(of_heads.shape).masked_fill(~of_heads, -torch.inf)[:, None]
+    tensors = (padded.flatten(0, 1), placed, of_heads[..., None].float(), bias)
+    return Group(int(lengths.sum()), *(tensor.to(device) for tensor in tensors))
 
 
 def classify(model: Any, batch: Batch) -> Tensor:
@@ -110,66 +146,77 @@ def attend(
     attention = layer.attention.self
     paths = architecture(model.config.model_type).projections
     query, key, value = (layer.get_submodule(paths[name]) for name in ("query", "key", "value"))
-    heads = attention.num_attention_heads
-    k, v = (SideBySide.apply(part(hidden), batch, heads) for part in (key, value))
+    keys, values = (SideBySide.apply(part(hidden), batch) for part in (key, value))
     # transformers computes DeBERTa-v2's terms of positions for as many queries as keys only.
     if first_only and relative is None:
-        q = query(hidden[batch.first]).view(len(batch.first), heads, 1, -1)
+        rows = query(hidden[batch.first]).view(-1, 1, attention.attention_head_size)
+        queries = rows.split([len(group.padded) for group in batch.groups])
     else:
-        q = SideBySide.apply(query(hidden), batch, heads)
+        queries = SideBySide.apply(query(hidden), batch)
     terms = 1 + len({"c2p", "p2c"} & set(getattr(attention, "pos_att_type", ())))
-    scores = (q * (q.shape[-1] * terms) ** -0.5) @ k.transpose(-1, -2)
-    if relative is not None:
-        positions, embeddings = relative
-        scores = scores + attention.disentangled_attention_bias(
-            q.flatten(0, 1), k.flatten(0, 1), positions, attention.pos_dropout(embeddings), terms
-        ).view_as(scores)
-    probabilities = attention.dropout(scores.add_(batch.bias).softmax(-1))
-    context = probabilities @ v
+    scale = (attention.attention_head_size * terms) ** -0.5
+    contexts = []
+    for group, q, k, v in zip(batch.groups, queries, keys, values, strict=True):
+        scores = torch.baddbmm(group.bias, q, k.mT, alpha=scale)
+        if relative is not None:
+            positions, embeddings = relative
+            scores = scores + attention.disentangled_attention_bias(
+                q, k, positions, attention.pos_dropout(embeddings), terms
+            )
+        contexts.append(attention.dropout(scores.softmax(-1)) @ v)
     if first_only:
-        return context[:, :, 0].flatten(1)
-    return EndToEnd.apply(context, batch)
+        return torch.cat([context[:, 0] for context in contexts]).view(len(batch.first), -1)
+    return EndToEnd.apply(batch, *contexts)
 
 
 class SideBySide(torch.autograd.Function):
-    """Lay (tokens, heads * width) out as (examples, heads, longest, width), with zeros between.
+    """Lay (tokens, heads * width) out by group as (examples * heads, longest, width).
 
-    Indexing would do, but its gradient is a sum over equal indices; no two tokens share a place.
+    In padding stands the example's first token. Whoever reads the result must not let it matter:
+    its gradient there is taken as zero.
     """
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, batch: Batch, heads: int) -> Tensor:
+    def forward(ctx: Any, tokens: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         ctx.batch = batch
-        return _side_by_side(tokens, batch, heads)
+        return _side_by_side(tokens, batch)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _end_to_end(gradient, ctx.batch), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _end_to_end(gradients, ctx.batch), None
 
 
 class EndToEnd(torch.autograd.Function):
     """The inverse of `SideBySide`."""
 
     @staticmethod
-    def forward(ctx: Any, examples: Tensor, batch: Batch) -> Tensor:
-        ctx.batch, ctx.heads = batch, examples.shape[1]
-        return _end_to_end(examples, batch)
+    def forward(ctx: Any, batch: Batch, *groups: Tensor) -> Tensor:
+        ctx.batch = batch
+        return _end_to_end(groups, batch)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _side_by_side(gradient, ctx.batch, ctx.heads), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        groups = _side_by_side(gradient, ctx.batch)
+        return None, *(part.mul_(g.real) for part, g in zip(groups, ctx.batch.groups, strict=True))
 
 
-def _side_by_side(tokens: Tensor, batch: Batch, heads: int) -> Tensor:
-    split = tokens.unflatten(1, (heads, -1))
-    shape = (len(batch.first), heads, batch.bias.shape[-1], split.shape[-1])
-    examples = tokens.new_zeros(shape)
-    examples[batch.example, :, batch.place] = split
-    return examples
+def _side_by_side(tokens: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+    heads = batch.groups[0].placed.shape[1]
+    rows = tokens.reshape(len(tokens) * heads, -1)
+    parts = rows.split([group.placed.numel() for group in batch.groups])
+    return tuple(
+        part.index_select(0, group.padded.flatten()).view(*group.padded.shape, -1)
+        for part, group in zip(parts, batch.groups, strict=True)
+    )
 
 
-def _end_to_end(examples: Tensor, batch: Batch) -> Tensor:
-    return examples[batch.example, :, batch.place].flatten(1)
+def _end_to_end(groups: tuple[Tensor, ...], batch: Batch) -> Tensor:
+    heads, width = batch.groups[0].placed.shape[1], groups[0].shape[-1]
+    rows = groups[0].new_empty(batch.tokens * heads, width)
+    parts = rows.split([group.placed.numel() for group in batch.groups])
+    for part, examples, group in zip(parts, groups, batch.groups, strict=True):
+        torch.index_select(examples.reshape(-1, width), 0, group.placed.flatten(), out=part)
+    return rows.view(batch.tokens, -1)
 
 
 def _feed_forward(layer: Any, hidden: Tensor, context: Tensor) -> Tensor:
@@ -182,12 +229,18 @@ def _relative_positions(base: Any, batch: Batch) -> tuple[Tensor, Tensor] | None
     """Return the relative positions (1, longest, longest) of DeBERTa-v2, and their embeddings."""
     if not getattr(base.encoder, "relative_attention", False):
         return None
-    of_that_length = batch.bias[:, 0, 0, :, None]
+    of_that_length = batch.groups[0].real
     return base.encoder.get_rel_pos(of_that_length), base.encoder.get_rel_embedding()
 
 
 def _convolve(convolution: Any, embedded: Tensor, hidden: Tensor, batch: Batch) -> Tensor:
     """Apply DeBERTa-v2's convolution to each example by itself."""
-    padded = [SideBySide.apply(tokens, batch, 1).squeeze(1) for tokens in (embedded, hidden)]
-    mask = (batch.bias[:, 0, 0] == 0).long()
-    return EndToEnd.apply(convolution(*padded, mask)[:, None], batch)
+    heads = batch.groups[0].placed.shape[1]
+    sides = [SideBySide.apply(tokens, batch) for tokens in (embedded, hidden)]
+    convolved = []
+    for group, *parts in zip(batch.groups, *sides, strict=True):
+        split = ((part * group.real).unflatten(0, (-1, heads)) for part in parts)
+        joined = (part.transpose(1, 2).flatten(2) for part in split)
+        found = convolution(*joined, group.real[::heads, :, 0].long())
+        convolved.append(found.unflatten(2, (heads, -1)).transpose(1, 2).flatten(0, 1))
+    return EndToEnd.apply(batch, *convolved)

@@ -1,0 +1,111 @@
+"""Kill a cell's training at random moments and run the same command again: are the files equal?
+
+Every trial starts `stages/train.py` in a fresh copy of what it needs, kills all its processes with
+signal 9 at a moment drawn from the time that an uninterrupted one takes, and starts it again. What
+it then wrote, timings apart, is compared with what the uninterrupted one wrote.
+
+    python benchmarks/kills.py --config configs/train/lora-movie_polarity.json \
+        --data data/prepared/movie_polarity --kills 20
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from peft_study.files import read_json
+from speed import lay_out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--config", type=Path, required=True, help="a file of configs/train/")
+    parser.add_argument("--data", type=Path, required=True, help="a folder of data/prepared/")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--checkpoint-seconds", type=float, default=5)
+    parser.add_argument("--seed", type=int, default=0, help="draws the moments")
+    arguments = parser.parse_args()
+    config, moments, equal = read_json(arguments.config), random.Random(arguments.seed), 0
+    with tempfile.TemporaryDirectory() as place:
+        whole = prepare(config, arguments, Path(place, "whole"))
+        clock = time.monotonic()
+        complete(start(config, whole))
+        seconds = time.monotonic() - clock
+        wanted = results(whole)
+        print(f"uninterrupted: {seconds:.0f} s, {len(wanted)} files", flush=True)
+        for number in range(1, arguments.kills + 1):
+            folder = prepare(config, arguments, Path(place, str(number)))
+            process, moment = start(config, folder), moments.uniform(0, seconds)
+            time.sleep(moment)
+            running = process.poll() is None
+            if running:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            store = folder / ".run_store"
+            finished = len(list(store.glob("runs/*")))
+            checkpoints = len(list(store.glob("unfinished/*/*.safetensors")))
+            complete(start(config, folder))
+            same = results(folder) == wanted
+            equal += same
+            killed = f"killed after {moment:.1f} s" if running else f"ended before {moment:.1f} s"
+            left = f"{finished} finished runs and {checkpoints} checkpoints left"
+            print(f"{number}: {killed}, {left}: {'equal' if same else 'NOT EQUAL'}", flush=True)
+    print(f"{equal} of {arguments.kills} equal")
+    sys.exit(equal != arguments.kills)
+
+
+def prepare(config: dict[str, Any], arguments: argparse.Namespace, folder: Path) -> Path:
+    """Copy what the stage needs into a new `folder`, and set the interval of its checkpoints."""
+    folder.mkdir()
+    lay_out(config, arguments.data, folder)
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    params["runner"]["checkpoint_seconds"] = arguments.checkpoint_seconds
+    yaml.dump(params, folder / "params.yaml")
+    return folder
+
+
+def start(config: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
+    """Start the stage in `folder`, as the leader of a group of processes."""
+    kept = {name: value for name, value in os.environ.items() if name != "PEFT_STUDY_STORE"}
+    return subprocess.Popen(
+        [sys.executable, "stages/train.py", config["method"], config["task"]],
+        cwd=folder,
+        env=kept | {"PYTHONPATH": str(folder / "src"), "HF_HUB_OFFLINE": "1"},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def complete(process: subprocess.Popen[str]) -> None:
+    """Wait for the end of `process`.
+
+    Raises:
+        SystemExit: it failed; with what it printed.
+    """
+    output, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"the stage failed:\n{output}")
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Return what the stage wrote, by its place, without timings."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in (folder / "runs").rglob("*")
+        if path.is_file() and path.name != "timings.csv"
+    }
+
+
+if __name__ == "__main__":
+    main()
