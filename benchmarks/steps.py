@@ -31,7 +31,7 @@ from peft_study.training.batches import load_splits
 WARM_UP_STEPS = 3
 # Rows, inner size and columns of the products whose best speed counts as the machine's peak.
 PEAK_SHAPES = ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (512, 384, 1536))
-PEAK_SECONDS = 0.2
+PRODUCT_SECONDS = 0.2
 # The counter knows attention's fused kernels of GPUs, not the CPU's, which runs without dropout.
 CPU_ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
@@ -100,6 +100,7 @@ def main() -> None:
             found[name].append(Measurement(*speeds, peak, per_step))
     print_speeds(found)
     print_phases(found)
+    print_products(configs, data, arguments.rounds)
     for name, config in configs.items():
         print_operators(name, config, data, steps)
 
@@ -172,20 +173,22 @@ def check_counter() -> None:
 
 
 def measure_peak() -> float:
-    """Return the float32 operations a second of the fastest matrix multiplication.
+    """Return the float32 operations a second of the fastest matrix multiplication."""
+    return max(measure_product(*shape) for shape in PEAK_SHAPES)
 
-    Each is repeated for a while, as steps are: a shared machine is faster for moments.
+
+def measure_product(m: int, k: int, n: int) -> float:
+    """Return the float32 operations a second of products (m, k) times (k, n).
+
+    They are repeated for a while, as steps are: a shared machine is faster for moments.
     """
-    best = 0.0
-    for m, k, n in PEAK_SHAPES:
-        left, right = torch.randn(m, k), torch.randn(k, n)
-        product, done = torch.empty(m, n), 0
-        clock = time.perf_counter()
-        while (seconds := time.perf_counter() - clock) < PEAK_SECONDS:
-            torch.mm(left, right, out=product)
-            done += 1
-        best = max(best, done * 2 * m * k * n / seconds)
-    return best
+    left, right = torch.randn(m, k), torch.randn(n, k).t()
+    product, done = torch.empty(m, n), 0
+    clock = time.perf_counter()
+    while (seconds := time.perf_counter() - clock) < PRODUCT_SECONDS:
+        torch.mm(left, right, out=product)
+        done += 1
+    return done * 2 * m * k * n / seconds
 
 
 def print_speeds(found: dict[str, list[Measurement]]) -> None:
@@ -207,6 +210,28 @@ def print_phases(found: dict[str, list[Measurement]]) -> None:
     for name, measured in found.items():
         columns = [spread([1000 * m.phases[phase] for m in measured], ".0f") for phase in names]
         print(f"| {name} | {' | '.join(columns)} |")
+
+
+def print_products(configs: dict[str, dict[str, Any]], data: Path, rounds: int) -> None:
+    """Print how fast the products of the encoder's layers are with nothing else around them."""
+    shapes = set()
+    for config in configs.values():
+        steps = training(config, data)
+        tokens = next(steps).tokens
+        _, model = loop.build(config, seed=1)
+        shapes |= {
+            (tokens, layer.in_features, layer.out_features)
+            for name, layer in model.named_modules()
+            if isinstance(layer, torch.nn.Linear) and ".layer." in name
+        }
+    print("\n| products alone | GFLOP/s | share of the peak |\n| --- | ---: | ---: |")
+    for shape in sorted(shapes):
+        pairs = [(measure_product(*shape), measure_peak()) for _ in range(rounds)]
+        columns = (
+            spread([speed / 1e9 for speed, _ in pairs], ".1f"),
+            spread([speed / peak for speed, peak in pairs], ".0%"),
+        )
+        print(f"| {' x '.join(map(str, shape))} | {' | '.join(columns)} |")
 
 
 def print_operators(name: str, config: dict[str, Any], data: Path, number: int) -> None:
