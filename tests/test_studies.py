@@ -244,7 +244,7 @@ SIZES = [
     ("keyquery_mrpc", 1 + 3, 4 * _steps(10, MRPC, 32)),
     ("keyquery_deberta", 2, 2 * _steps(3, SST2, 16)),
     # four methods, five seeds, three tasks and an MNLI-like start for each method
-    ("opinions", 4 * (5 * 3 + 1), 4 * (5 * (2 * 32 + 2 * 32 + 2 * 13) + 100)),
+    ("opinions", 4 * (5 * 3 + 1), 4 * (5 * (2 * 28 + 2 * 28 + 2 * 13) + 90)),
 ]
 
 
