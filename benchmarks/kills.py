@@ -22,7 +22,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from peft_study.files import read_json
-from speed import lay_out
+from speed import environment, lay_out
 
 
 def main() -> None:
@@ -75,11 +75,10 @@ def prepare(config: dict[str, Any], arguments: argparse.Namespace, folder: Path)
 
 def start(config: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
     """Start the stage in `folder`, as the leader of a group of processes."""
-    kept = {name: value for name, value in os.environ.items() if name != "PEFT_STUDY_STORE"}
     return subprocess.Popen(
         [sys.executable, "stages/train.py", config["method"], config["task"]],
         cwd=folder,
-        env=kept | {"PYTHONPATH": str(folder / "src"), "HF_HUB_OFFLINE": "1"},
+        env=environment(folder),
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -132,17 +132,26 @@ def run_peer(
 
 def run(arguments: list[str], folder: Path, threads: int | None = None) -> None:
     """Run a Python script in `folder`; without `threads`, torch chooses their number."""
-    environment = {name: value for name, value in os.environ.items() if name not in THREADS}
-    if threads:
-        environment |= dict.fromkeys(THREADS, str(threads))
-    # Ours takes its own copy of the sources, the peer the only one there is.
-    source = folder / "src" if (folder / "src").is_dir() else ROOT / "src"
-    environment |= {"PYTHONPATH": str(source), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment(folder, threads),
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise SystemExit(f"{arguments[0]} failed:\n{done.stdout}\n{done.stderr}")
+
+
+def environment(folder: Path, threads: int | None = None) -> dict[str, str]:
+    """Return the environment of a script in `folder`, whose runs no other run store may hold."""
+    dropped = {*THREADS, "PEFT_STUDY_STORE"}
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    if threads:
+        kept |= dict.fromkeys(THREADS, str(threads))
+    # Ours takes its own copy of the sources, the peer the only one there is.
+    source = folder / "src" if (folder / "src").is_dir() else ROOT / "src"
+    return kept | {"PYTHONPATH": str(source), "HF_HUB_OFFLINE": "1"}
 
 
 def describe_machine() -> dict[str, Any]:

@@ -214,10 +214,10 @@ def print_phases(found: dict[str, list[Measurement]]) -> None:
 
 def print_products(configs: dict[str, dict[str, Any]], data: Path, rounds: int) -> None:
     """Print how fast the products of the encoder's layers are with nothing else around them."""
+    # Every configuration sees the same batches.
+    tokens = next(training(next(iter(configs.values())), data)).tokens
     shapes = set()
     for config in configs.values():
-        steps = training(config, data)
-        tokens = next(steps).tokens
         _, model = loop.build(config, seed=1)
         shapes |= {
             (tokens, layer.in_features, layer.out_features)
