@@ -1,6 +1,7 @@
 """What a user's mistake looks like: one line, exit code 2, no traceback."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -26,6 +27,11 @@ def run_command(command: Callable[[], None]) -> None:
     """Run a command line's body; a `StudyError` ends the process with its message and code 2."""
     try:
         command()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads our output, say `head`, has read enough; Python would complain at its own exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
