@@ -1,8 +1,9 @@
 """Wall seconds of one cell with all its seeds: our stage beside `transformers.Trainer` with PEFT.
 
-Every contestant is timed from the start of its first process to the metrics on disk. A round runs
-them all, the next one in the opposite order. Ours runs in a fresh copy of the files that it needs,
-so that nothing of an earlier run can be used again.
+Every contestant is timed from the start of its first process to the metrics on disk, and its steps
+alone once they are warm: in seconds of a core, since ours take one and the peer's all of them. A
+round runs them all, the next one in the opposite order. Ours runs in a fresh copy of the files that
+it needs, so that nothing of an earlier run can be used again.
 
     python benchmarks/speed.py --config configs/train/lora-movie_polarity.json \
         --data data/prepared/movie_polarity --rounds 3 --output speed.json
@@ -95,7 +96,20 @@ def run_ours(config: dict[str, Any], data: Path, folder: Path) -> dict[str, Any]
         for seed in config["seeds"]
     ]
     values = [float(series.max() if report == "best" else series.iloc[-1]) for series in found]
-    return {"seconds": seconds, "values": values}
+    steps = [
+        steady_seconds(folder / f"runs/{method}/{task}/seed-{seed}/timings.csv")
+        for seed in config["seeds"]
+    ]
+    return {"seconds": seconds, "values": values, "core_seconds_per_step": steps}
+
+
+def steady_seconds(timings: Path) -> float:
+    """Return the seconds of the processor that a step took after the first evaluation."""
+    evaluations = pd.read_csv(timings)
+    if len(evaluations) < 2:
+        raise SystemExit("the configuration must evaluate more than once: the first steps are slow")
+    later = evaluations.iloc[-1] - evaluations.iloc[0]
+    return float(later["train_seconds"] / later["step"])
 
 
 def lay_out(config: dict[str, Any], data: Path, folder: Path) -> None:
@@ -127,7 +141,13 @@ def run_peer(
     seconds = time.perf_counter() - clock
     results = [read_json(folder / f"{seed}.json") for seed in config["seeds"]]
     values = [result["chosen"][result["metric"]] for result in results]
-    return {"seconds": seconds, "values": values, "runs": results}
+    steps = [result["seconds_per_step"] * result["threads"] for result in results]
+    return {
+        "seconds": seconds,
+        "values": values,
+        "core_seconds_per_step": steps,
+        "runs": results,
+    }
 
 
 def run(arguments: list[str], folder: Path, threads: int | None = None) -> None:
@@ -168,21 +188,27 @@ def describe_machine() -> dict[str, Any]:
 
 
 def table(rounds: list[dict[str, Any]], names: list[str], metric: str) -> str:
-    """Return a Markdown table: seconds, ratio to ours within a round, metric over seeds."""
+    """Return a Markdown table: seconds, ratio to ours within a round, steps, metric over seeds."""
     lines = [
-        f"| what | wall seconds: median (range) | times ours | {metric} times 100 |",
-        "| --- | ---: | ---: | ---: |",
+        "| what | wall seconds: median (range) | times ours | core-milliseconds a step "
+        f"| {metric} times 100 |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name in names:
         seconds = [results[name]["seconds"] for results in rounds]
         ratios = "–"
         if "ours" in names:
             ratios = spread([r[name]["seconds"] / r["ours"]["seconds"] for r in rounds], 2)
+        warm = [statistics.median(results[name]["core_seconds_per_step"]) for results in rounds]
         # Every round trains the same seeds; the first one's values stand for all.
         values = [100 * value for value in rounds[0][name]["values"]]
         scatter = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
         score = f"{statistics.median(values):.1f}{scatter}"
-        lines.append(f"| {CONTESTANTS[name].what} | {spread(seconds, 1)} | {ratios} | {score} |")
+        what = CONTESTANTS[name].what
+        lines.append(
+            f"| {what} | {spread(seconds, 1)} | {ratios} "
+            f"| {spread([1000 * step for step in warm], 0)} | {score} |"
+        )
     return "\n".join(lines)
 
 
