@@ -2,6 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
+# pip does not compile what it installs, which takes a minute: the first process that needs a module
+# keeps it for those after it.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: study studies use check report test env readme clean-store
 
@@ -41,7 +44,6 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-compile --requirement requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
-	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # pip would compile on one core only
 	touch $@
 
 ## readme: write the results of the last run into the README
