@@ -10,7 +10,6 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from transformers import AutoTokenizer
 
 from peft_study.checkpoints import model_config, model_folder
 from peft_study.errors import StudyError, first_line
@@ -165,6 +164,8 @@ def load_tokenizer(model: str, revision: str | None) -> Any:
     Raises:
         StudyError: its files are damaged, or need a package that is not installed.
     """
+    from transformers import AutoTokenizer  # heavy, and not needed to check what is prepared
+
     folder = model_folder(model, revision)
     try:
         return AutoTokenizer.from_pretrained(

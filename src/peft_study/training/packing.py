@@ -22,16 +22,14 @@ class Group(NamedTuple):
     """Consecutive examples of a batch that attend side by side, padded to the longest of them.
 
     Attributes:
-        tokens: how many there are.
-        padded: for every place of every head, (examples * heads, longest), which of the group's
+        padded: for every place of every head, (examples * heads * longest), which of the group's
             (tokens * heads) rows is there; in padding that of the example's first token.
-        placed: the inverse without the padding, (tokens, heads).
+        placed: the inverse without the padding, (tokens * heads).
         real: 1 for tokens and 0 for padding, shape (examples * heads, longest, 1).
         bias: what attention adds to its scores: 0 for tokens, minus infinity for padding, shape
             (examples * heads, 1, longest).
     """
 
-    tokens: int
     padded: Tensor
     placed: Tensor
     real: Tensor
@@ -44,12 +42,16 @@ class Batch(NamedTuple):
     Attributes:
         inputs: `input_ids`, `token_type_ids` and `position_ids`, each of shape (1, tokens).
         first: position of every example's first token, shape (examples,).
+        heads: of attention.
         groups: its examples, in their order.
+        sizes: tokens * heads of each group.
     """
 
     inputs: dict[str, Tensor]
     first: Tensor
+    heads: int
     groups: list[Group]
+    sizes: list[int]
 
     @property
     def tokens(self) -> int:
@@ -74,13 +76,14 @@ def pack(split: Split, examples: list[int], model: PreTrainedModel) -> Batch:
     inputs["position_ids"] = place + origin
     # GPUs would wait for the start of each group's operations; DeBERTa-v2 would project the
     # embeddings of relative positions for each.
-    alone = model.device.type != "cpu" or getattr(config, "relative_attention", False)
+    in_one = model.device.type != "cpu" or getattr(config, "relative_attention", False)
+    heads, device = config.num_attention_heads, model.device
     groups = [
-        _group(part, config.num_attention_heads, model.device)
-        for part in lengths.split(len(lengths) if alone else GROUP)
+        _group(part, heads, device) for part in lengths.split(len(lengths) if in_one else GROUP)
     ]
-    placed = {name: tensor[None].to(model.device) for name, tensor in inputs.items()}
-    return Batch(placed, first.to(model.device), groups)
+    sizes = [group.placed.numel() for group in groups]
+    placed = {name: tensor[None].to(device) for name, tensor in inputs.items()}
+    return Batch(placed, first.to(device), heads, groups, sizes)
 
 
 def _group(lengths: Tensor, heads: int, device: torch.device) -> Group:
@@ -91,8 +94,8 @@ def _group(lengths: Tensor, heads: int, device: torch.device) -> Group:
     placed = torch.arange(padded.numel()).view_as(padded).transpose(1, 2)[real]
     of_heads = real.repeat_interleave(heads, 0)
     bias = torch.zeros(of_heads.shape).masked_fill(~of_heads, -torch.inf)[:, None]
-    tensors = (padded.flatten(0, 1), placed, of_heads[..., None].float(), bias)
-    return Group(int(lengths.sum()), *(tensor.to(device) for tensor in tensors))
+    tensors = (padded.flatten(), placed.flatten(), of_heads[..., None].float(), bias)
+    return Group(*(tensor.to(device) for tensor in tensors))
 
 
 def classify(model: Any, batch: Batch) -> Tensor:
@@ -150,7 +153,7 @@ def attend(
     # transformers computes DeBERTa-v2's terms of positions for as many queries as keys only.
     if first_only and relative is None:
         rows = query(hidden[batch.first]).view(-1, 1, attention.attention_head_size)
-        queries = rows.split([len(group.padded) for group in batch.groups])
+        queries = rows.split([len(group.real) for group in batch.groups])
     else:
         queries = SideBySide.apply(query(hidden), batch)
     terms = 1 + len({"c2p", "p2c"} & set(getattr(attention, "pos_att_type", ())))
@@ -201,21 +204,19 @@ class EndToEnd(torch.autograd.Function):
 
 
 def _side_by_side(tokens: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-    heads = batch.groups[0].placed.shape[1]
-    rows = tokens.reshape(len(tokens) * heads, -1)
-    parts = rows.split([group.placed.numel() for group in batch.groups])
+    rows = tokens.reshape(sum(batch.sizes), -1)
     return tuple(
-        part.index_select(0, group.padded.flatten()).view(*group.padded.shape, -1)
-        for part, group in zip(parts, batch.groups, strict=True)
+        part.index_select(0, group.padded).view(*group.real.shape[:2], -1)
+        for part, group in zip(rows.split(batch.sizes), batch.groups, strict=True)
     )
 
 
 def _end_to_end(groups: tuple[Tensor, ...], batch: Batch) -> Tensor:
-    heads, width = batch.groups[0].placed.shape[1], groups[0].shape[-1]
-    rows = groups[0].new_empty(batch.tokens * heads, width)
-    parts = rows.split([group.placed.numel() for group in batch.groups])
+    width = groups[0].shape[-1]
+    rows = groups[0].new_empty(sum(batch.sizes), width)
+    parts = rows.split(batch.sizes)
     for part, examples, group in zip(parts, groups, batch.groups, strict=True):
-        torch.index_select(examples.reshape(-1, width), 0, group.placed.flatten(), out=part)
+        torch.index_select(examples.reshape(-1, width), 0, group.placed, out=part)
     return rows.view(batch.tokens, -1)
 
 
@@ -235,12 +236,11 @@ def _relative_positions(base: Any, batch: Batch) -> tuple[Tensor, Tensor] | None
 
 def _convolve(convolution: Any, embedded: Tensor, hidden: Tensor, batch: Batch) -> Tensor:
     """Apply DeBERTa-v2's convolution to each example by itself."""
-    heads = batch.groups[0].placed.shape[1]
     sides = [SideBySide.apply(tokens, batch) for tokens in (embedded, hidden)]
     convolved = []
     for group, *parts in zip(batch.groups, *sides, strict=True):
-        split = ((part * group.real).unflatten(0, (-1, heads)) for part in parts)
+        split = ((part * group.real).unflatten(0, (-1, batch.heads)) for part in parts)
         joined = (part.transpose(1, 2).flatten(2) for part in split)
-        found = convolution(*joined, group.real[::heads, :, 0].long())
-        convolved.append(found.unflatten(2, (heads, -1)).transpose(1, 2).flatten(0, 1))
+        found = convolution(*joined, group.real[:: batch.heads, :, 0].long())
+        convolved.append(found.unflatten(2, (batch.heads, -1)).transpose(1, 2).flatten(0, 1))
     return EndToEnd.apply(batch, *convolved)
