@@ -3,7 +3,6 @@
 Arguments: the configuration file and the folder to write.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from peft_study.prepare import prepare
 
 
 def main() -> None:
-    # A tokeniser needs no PyTorch, whose import takes longer than all that this stage does.
-    os.environ |= {"USE_TORCH": "0", "TRANSFORMERS_VERBOSITY": "error"}
     config_path, directory = map(Path, sys.argv[1:])
     config = read_json(config_path)
     if not config:
