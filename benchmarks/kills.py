@@ -2,7 +2,8 @@
 
 Every trial starts `stages/train.py` in a fresh copy of what it needs, kills all its processes with
 signal 9 at a moment drawn from the time that an uninterrupted one takes, and starts it again. What
-it then wrote, timings apart, is compared with what the uninterrupted one wrote.
+it then wrote, timings apart, is compared with what the uninterrupted one wrote. A trial that had
+ended before its moment is compared, too, but does not count as one of the kills.
 
     python benchmarks/kills.py --config configs/train/lora-movie_polarity.json \
         --data data/prepared/movie_polarity --kills 20
@@ -33,7 +34,8 @@ def main() -> None:
     parser.add_argument("--checkpoint-seconds", type=float, default=5)
     parser.add_argument("--seed", type=int, default=0, help="draws the moments")
     arguments = parser.parse_args()
-    config, moments, equal = read_json(arguments.config), random.Random(arguments.seed), 0
+    config, moments = read_json(arguments.config), random.Random(arguments.seed)
+    trials = kills = equal = 0
     with tempfile.TemporaryDirectory() as place:
         whole = prepare(config, arguments, Path(place, "whole"))
         clock = time.monotonic()
@@ -41,14 +43,16 @@ def main() -> None:
         seconds = time.monotonic() - clock
         wanted = results(whole)
         print(f"uninterrupted: {seconds:.0f} s, {len(wanted)} files", flush=True)
-        for number in range(1, arguments.kills + 1):
-            folder = prepare(config, arguments, Path(place, str(number)))
+        while kills < arguments.kills:
+            trials += 1
+            folder = prepare(config, arguments, Path(place, str(trials)))
             process, moment = start(config, folder), moments.uniform(0, seconds)
             time.sleep(moment)
             running = process.poll() is None
             if running:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+            kills += running
             store = folder / ".run_store"
             finished = len(list(store.glob("runs/*")))
             checkpoints = len(list(store.glob("unfinished/*/*.safetensors")))
@@ -57,9 +61,9 @@ def main() -> None:
             equal += same
             killed = f"killed after {moment:.1f} s" if running else f"ended before {moment:.1f} s"
             left = f"{finished} finished runs and {checkpoints} checkpoints left"
-            print(f"{number}: {killed}, {left}: {'equal' if same else 'NOT EQUAL'}", flush=True)
-    print(f"{equal} of {arguments.kills} equal")
-    sys.exit(equal != arguments.kills)
+            print(f"{trials}: {killed}, {left}: {'equal' if same else 'NOT EQUAL'}", flush=True)
+    print(f"{equal} of {trials} trials equal, {kills} of them killed")
+    sys.exit(equal != trials)
 
 
 def prepare(config: dict[str, Any], arguments: argparse.Namespace, folder: Path) -> Path:
