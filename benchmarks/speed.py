@@ -56,6 +56,8 @@ def main() -> None:
     arguments = parser.parse_args()
     config = read_json(arguments.config)
     config["seeds"] = config["seeds"][: arguments.seeds]
+    if config["train"]["epochs"] * config["train"]["evaluations_per_epoch"] < 2:
+        parser.error("--config must evaluate more than once: steps are warm after the first time")
 
     rounds: list[dict[str, Any]] = []
     for number in range(arguments.rounds):
@@ -91,23 +93,16 @@ def run_ours(config: dict[str, Any], data: Path, folder: Path) -> dict[str, Any]
     run(["stages/train.py", method, task], folder)
     seconds = time.perf_counter() - clock
     metric, report = config["task_definition"]["metrics"][0], config["train"]["report"]
-    found = [
-        pd.read_csv(folder / f"runs/{method}/{task}/seed-{seed}/history.csv")[metric]
-        for seed in config["seeds"]
-    ]
+    runs = [folder / f"runs/{method}/{task}/seed-{seed}" for seed in config["seeds"]]
+    found = [pd.read_csv(run / "history.csv")[metric] for run in runs]
     values = [float(series.max() if report == "best" else series.iloc[-1]) for series in found]
-    steps = [
-        steady_seconds(folder / f"runs/{method}/{task}/seed-{seed}/timings.csv")
-        for seed in config["seeds"]
-    ]
+    steps = [steady_seconds(run / "timings.csv") for run in runs]
     return {"seconds": seconds, "values": values, "core_seconds_per_step": steps}
 
 
 def steady_seconds(timings: Path) -> float:
     """Return the seconds of the processor that a step took after the first evaluation."""
     evaluations = pd.read_csv(timings)
-    if len(evaluations) < 2:
-        raise SystemExit("the configuration must evaluate more than once: the first steps are slow")
     later = evaluations.iloc[-1] - evaluations.iloc[0]
     return float(later["train_seconds"] / later["step"])
 
@@ -198,7 +193,7 @@ def table(rounds: list[dict[str, Any]], names: list[str], metric: str) -> str:
         seconds = [results[name]["seconds"] for results in rounds]
         ratios = "–"
         if "ours" in names:
-            ratios = spread([r[name]["seconds"] / r["ours"]["seconds"] for r in rounds], 2)
+            ratios = spread([r[name]["seconds"] / r["ours"]["seconds"] for r in rounds], ".2f")
         warm = [statistics.median(results[name]["core_seconds_per_step"]) for results in rounds]
         # Every round trains the same seeds; the first one's values stand for all.
         values = [100 * value for value in rounds[0][name]["values"]]
@@ -206,16 +201,16 @@ def table(rounds: list[dict[str, Any]], names: list[str], metric: str) -> str:
         score = f"{statistics.median(values):.1f}{scatter}"
         what = CONTESTANTS[name].what
         lines.append(
-            f"| {what} | {spread(seconds, 1)} | {ratios} "
-            f"| {spread([1000 * step for step in warm], 0)} | {score} |"
+            f"| {what} | {spread(seconds, '.1f')} | {ratios} "
+            f"| {spread([1000 * step for step in warm], '.0f')} | {score} |"
         )
     return "\n".join(lines)
 
 
-def spread(values: list[float], digits: int) -> str:
+def spread(values: list[float], form: str) -> str:
     """Format the median and the range."""
     least, middle, most = min(values), statistics.median(values), max(values)
-    return f"{middle:.{digits}f} ({least:.{digits}f}–{most:.{digits}f})"
+    return f"{middle:{form}} ({least:{form}}–{most:{form}})"
 
 
 CONTESTANTS = {

@@ -8,7 +8,6 @@ start; the shares compare what was measured within one round.
 """
 
 import argparse
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from peft_study.profiling.meters import PhaseClock
 from peft_study.tasks import Task
 from peft_study.training import loop
 from peft_study.training.batches import load_splits
+from speed import spread
 
 WARM_UP_STEPS = 3
 # Rows, inner size and columns of the products whose best speed counts as the machine's peak.
@@ -258,12 +258,6 @@ def group_of(event: Any) -> str:
                 return group
         event = event.cpu_parent
     return "other"
-
-
-def spread(values: list[float], form: str) -> str:
-    """Format the median and the range."""
-    least, middle, most = min(values), statistics.median(values), max(values)
-    return f"{middle:{form}} ({least:{form}}–{most:{form}})"
 
 
 if __name__ == "__main__":
