@@ -14,15 +14,15 @@ study: env check
 
 ## studies: list the studies that STUDY may name, with their size
 studies: env
-	@$(BIN)/python -m peft_study.studies list
+	@$(BIN)/python -m peft_study.presets list
 
 ## use: write a study into params.yaml: make use STUDY=name
 use: env
-	@$(BIN)/python -m peft_study.studies use '$(STUDY)'
+	@$(BIN)/python -m peft_study.presets use '$(STUDY)'
 
 ## check: validate params.yaml, or studies/STUDY.yaml, without training
 check: env
-	@$(BIN)/python -m peft_study.studies check '$(STUDY)'
+	@$(BIN)/python -m peft_study.presets check '$(STUDY)'
 
 ## report: draw findings from the results that are there, also if a cell failed or is missing
 report: env
@@ -48,7 +48,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 ## readme: write the results of the last run into the README
 readme: env
-	$(BIN)/python -m peft_study.analysis.readme
+	$(BIN)/python -m peft_study.findings.readme
 
 ## clean-store: empty the run store; results stay, but nothing is taken up again
 clean-store:

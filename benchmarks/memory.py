@@ -67,7 +67,7 @@ def peak_memory(model_folder: str, method: str, shape: tuple[int, int], steps: i
     """Train `steps` batches of random tokens; return this process's peak memory in GiB."""
     import torch
 
-    from peft_study.tasks import TASKS
+    from peft_study.data.tasks import TASKS
     from peft_study.training import loop
     from peft_study.training.batches import Split
 

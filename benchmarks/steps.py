@@ -21,9 +21,9 @@ from torch.nn.functional import linear
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from peft_study.data.tasks import Task
 from peft_study.files import read_json
 from peft_study.profiling.meters import PhaseClock
-from peft_study.tasks import Task
 from peft_study.training import loop
 from peft_study.training.batches import load_splits
 from speed import spread

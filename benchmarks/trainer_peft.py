@@ -29,11 +29,11 @@ from transformers import (
     set_seed,
 )
 
-from peft_study.backbone import load_model, projections
-from peft_study.checkpoints import model_folder
+from peft_study.data.metrics import score
+from peft_study.data.tasks import Task
+from peft_study.encoders.backbone import load_model, projections
+from peft_study.encoders.pretrained import model_folder
 from peft_study.files import read_json, write_json
-from peft_study.metrics import score
-from peft_study.tasks import Task
 from peft_study.training.loop import evaluation_points
 
 WARM_UP_STEPS = 5

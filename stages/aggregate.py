@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from peft_study.analysis.aggregate import aggregate, markdown_table, sweep_table
-from peft_study.analysis.results import load_cells
-from peft_study.analysis.statistics import averages, compare_cells, describe_cells
 from peft_study.errors import run_command
 from peft_study.files import read_json, write_json
+from peft_study.findings.aggregate import aggregate, markdown_table, sweep_table
+from peft_study.findings.results import load_cells
+from peft_study.findings.statistics import averages, compare_cells, describe_cells
 
 
 def main() -> None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from peft_study.analysis.claims import claims
-from peft_study.analysis.published import published
-from peft_study.analysis.results import load_results
 from peft_study.errors import run_command
 from peft_study.files import write_json
+from peft_study.findings.claims import claims
+from peft_study.findings.published import published
+from peft_study.findings.results import load_results
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from peft_study.analysis.curves import (
+from peft_study.errors import run_command
+from peft_study.files import read_json, write_json
+from peft_study.findings.curves import (
     epoch_seconds,
     iso_accuracy,
     learning_curves,
@@ -10,8 +12,6 @@ from peft_study.analysis.curves import (
     stability,
     sweep_curves,
 )
-from peft_study.errors import run_command
-from peft_study.files import read_json, write_json
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from peft_study.analysis.evaluate import evaluate
 from peft_study.errors import run_command
 from peft_study.files import read_json, write_json
+from peft_study.findings.evaluate import evaluate
 
 
 def main() -> None:

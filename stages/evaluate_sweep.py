@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from peft_study.analysis.evaluate import evaluate
 from peft_study.errors import run_command
 from peft_study.files import read_json, write_json
+from peft_study.findings.evaluate import evaluate
 from peft_study.study import load_study
 
 

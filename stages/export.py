@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
-from peft_study.analysis.export import IN_PEFTS_FORMAT, export_adapter
-from peft_study.analysis.results import load_cells
 from peft_study.errors import run_command
 from peft_study.files import read_json
+from peft_study.findings.export import IN_PEFTS_FORMAT, export_adapter
+from peft_study.findings.results import load_cells
 
 
 def main() -> None:

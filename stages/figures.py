@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from peft_study.analysis.figures import figures, write_figures
-from peft_study.analysis.results import load_results
 from peft_study.errors import run_command
 from peft_study.files import read_json
+from peft_study.findings.figures import figures, write_figures
+from peft_study.findings.results import load_results
 
 
 def main() -> None:

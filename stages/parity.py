@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from peft_study.checkpoints import model_folder
+from peft_study.encoders.pretrained import model_folder
 from peft_study.errors import run_command
 from peft_study.files import read_json, write_json
 from peft_study.parity import parity

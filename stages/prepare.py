@@ -6,9 +6,9 @@ Arguments: the configuration file and the folder to write.
 import sys
 from pathlib import Path
 
+from peft_study.data.prepare import prepare
 from peft_study.errors import run_command
 from peft_study.files import read_json, write_json
-from peft_study.prepare import prepare
 
 
 def main() -> None:

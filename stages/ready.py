@@ -5,9 +5,9 @@ What it writes never changes: data that changed retrains the cells that read it 
 
 from pathlib import Path
 
+from peft_study.data.prepare import check_intermediate
 from peft_study.errors import run_command
 from peft_study.files import read_json, write_json
-from peft_study.prepare import check_intermediate
 
 
 def main() -> None:

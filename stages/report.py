@@ -4,11 +4,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from peft_study.analysis.report import render
-from peft_study.analysis.results import Results, load_results
-from peft_study.analysis.tables import latex_tables, markdown_tables
 from peft_study.errors import run_command
 from peft_study.files import read_json, replacing
+from peft_study.findings.page.papers import latex_tables, markdown_tables
+from peft_study.findings.page.render import render
+from peft_study.findings.results import Results, load_results
 
 
 def main() -> None:

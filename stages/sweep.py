@@ -4,8 +4,8 @@ from pathlib import Path
 
 from peft_study.errors import run_command
 from peft_study.files import read_json, write_json
+from peft_study.running.jobs import Cell, run_cells
 from peft_study.study import load_study
-from peft_study.training.runner import Cell, run_cells
 
 
 def main() -> None:

@@ -22,10 +22,10 @@ from transformers import (
     RobertaConfig,
 )
 
-from peft_study.checkpoints import model_folder
+from peft_study.data.sources import opinions
+from peft_study.data.tasks import TASKS
+from peft_study.encoders.pretrained import model_folder
 from peft_study.errors import StudyError
-from peft_study.sources import opinions
-from peft_study.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 

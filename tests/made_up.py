@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from peft_study.analysis.results import Results
+from peft_study.findings.results import Results
 
 SCORES = {  # by method and task, a run each
     "lora": {"film_review": [0.75, 0.77, 0.765], "rating": [0.83, 0.82, 0.84]},

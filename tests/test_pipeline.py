@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
+from peft_study.data.sources import opinions
 from peft_study.files import read_json
-from peft_study.sources import opinions
 
 PARAMS = """
 study: small

@@ -11,9 +11,9 @@ import pytest
 
 from conftest import ROOT
 from peft_study.configure import configure
+from peft_study.data.tasks import Task
 from peft_study.errors import StudyError
 from peft_study.study import check_study, load_study
-from peft_study.tasks import Task
 
 SetKey = Callable[[dict[str, Any], str, Any], None]
 
@@ -206,7 +206,7 @@ def test_a_task_of_ones_own_is_defined_by_its_files(params: dict[str, Any]) -> N
 def test_command_exits_with_2_and_writes_nothing(tmp_path: Path) -> None:
     text = (ROOT / "params.yaml").read_text().replace("  r: 8", "  r: 0")
     (tmp_path / "params.yaml").write_text(text)
-    for command in (["-m", "peft_study.studies", "check"], [str(ROOT / "stages/configure.py")]):
+    for command in (["-m", "peft_study.presets", "check"], [str(ROOT / "stages/configure.py")]):
         result = subprocess.run(
             [sys.executable, *command],
             cwd=tmp_path,

@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from peft_study.analysis.published import check_published
-from peft_study.checkpoints import is_hub_id, model_config, model_digest, model_folder
+from peft_study.data.sources import load_source
+from peft_study.encoders.pretrained import is_hub_id, model_config, model_digest, model_folder
 from peft_study.errors import StudyError
 from peft_study.files import write_json
-from peft_study.sources import load_source
+from peft_study.findings.published import check_published
 from peft_study.study import AdapterHParams, LoraParams, Overrides, Study, TaskParams
 
 # The libraries whose versions can change what a stage writes.

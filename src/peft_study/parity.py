@@ -23,13 +23,13 @@ from transformers import (
     RobertaConfig,
 )
 
-from peft_study.architectures import WEIGHTS
-from peft_study.backbone import head_parameters, load_model, set_head
-from peft_study.checkpoints import model_config
+from peft_study.data.tasks import Task
+from peft_study.encoders.architectures import WEIGHTS
+from peft_study.encoders.backbone import head_parameters, load_model, set_head
+from peft_study.encoders.pretrained import model_config
 from peft_study.errors import StudyError
 from peft_study.methods import count_trainable, load_adapter, load_method, lora, save_adapter
 from peft_study.study import AdapterHParams, FullFtParams, LoraParams
-from peft_study.tasks import Task
 from peft_study.training.batches import Split
 from peft_study.training.loop import (
     make_accelerator,

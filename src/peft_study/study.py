@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from peft_study.data.tasks import TASKS, Task
 from peft_study.errors import StudyError, nearest
-from peft_study.tasks import TASKS, Task
 
 # Which block of the parameters a method reads: the three LoRA implementations share one.
 PARAMETER_BLOCKS = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import CONFIGS, small_model
-from peft_study.backbone import set_head
+from peft_study.encoders.backbone import set_head
 from peft_study.methods import count_trainable, load_adapter, load_method, save_adapter
 from peft_study.study import AdapterHParams
 

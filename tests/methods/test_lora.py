@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from conftest import CONFIGS, small_model
-from peft_study.backbone import head_parameters, projections, set_head
+from peft_study.encoders.backbone import head_parameters, projections, set_head
 from peft_study.errors import StudyError
 from peft_study.methods import count_trainable, load_adapter, load_method, lora, save_adapter
 from peft_study.study import LoraParams

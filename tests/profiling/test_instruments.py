@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from conftest import make_config
-from peft_study.profiling import meters, training
+from peft_study.profiling import meters
+from peft_study.profiling import steps as training
 from peft_study.profiling.intervals import ratio
 from peft_study.profiling.memory import in_fresh_process, measure_memory
 from peft_study.profiling.meters import (
@@ -22,7 +23,7 @@ from peft_study.profiling.meters import (
     reset_peak,
     resident_bytes,
 )
-from peft_study.profiling.training import (
+from peft_study.profiling.steps import (
     Training,
     alternating,
     measure_window,

@@ -7,7 +7,8 @@ import pytest
 
 from conftest import make_config
 from peft_study import profiling
-from peft_study.profiling import measure_energy, meters, profile, training
+from peft_study.profiling import measure_energy, meters, profile
+from peft_study.profiling import steps as training
 from peft_study.profiling.inference import BASE
 
 METHODS = ["lora", "adapter_h", "full_ft"]

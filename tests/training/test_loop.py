@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from conftest import ADAPTERS, make_config, run_files
-from peft_study.backbone import head_parameters
+from peft_study.data.tasks import TASKS
+from peft_study.encoders.backbone import head_parameters
 from peft_study.errors import StudyError
 from peft_study.files import read_json
 from peft_study.methods import load_adapter, load_method
 from peft_study.study import method_params_of
-from peft_study.tasks import TASKS
 from peft_study.training.batches import Split, load_splits
 from peft_study.training.loop import (
     Step,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conftest import CONFIGS, small_model
-from peft_study.backbone import set_head
+from peft_study.encoders.backbone import set_head
 from peft_study.methods import load_method
 from peft_study.study import AdapterHParams, FullFtParams, LoraParams
 from peft_study.training.batches import Split

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from peft_study.backbone import head_parameters
+from peft_study.encoders.backbone import head_parameters
 from peft_study.errors import StudyError
 from peft_study.files import read_json, replacing, write_json
 

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from peft_study.backbone import head_parameters
+from peft_study.encoders.backbone import head_parameters
 from peft_study.study import FullFtParams
 
 

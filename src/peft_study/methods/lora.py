@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from peft_study.backbone import projections, replace_module
-from peft_study.methods.peft_format import PEFT_PREFIX, adapter_config, initialise
+from peft_study.encoders.backbone import projections, replace_module
+from peft_study.methods.saved import PEFT_PREFIX, adapter_config, initialise
 from peft_study.study import LoraParams
 
 __all__ = ["LoRALinear", "adapt", "adapter_config", "adapter_state", "merge", "merged", "unmerge"]

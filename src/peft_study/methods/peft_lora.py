@@ -5,8 +5,8 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 
-from peft_study.backbone import projections
-from peft_study.methods.peft_format import PEFT_PREFIX, adapter_config, initialise
+from peft_study.encoders.backbone import projections
+from peft_study.methods.saved import PEFT_PREFIX, adapter_config, initialise
 from peft_study.study import LoraParams
 
 __all__ = ["adapt", "adapter_config", "adapter_state"]

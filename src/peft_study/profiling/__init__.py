@@ -11,7 +11,7 @@ import torch
 from peft_study.profiling.inference import profile_inference
 from peft_study.profiling.memory import profile_memory
 from peft_study.profiling.meters import AssumedPower, NotMeasurable, ZeusMeter
-from peft_study.profiling.training import profile_energy, profile_training
+from peft_study.profiling.steps import profile_energy, profile_training
 
 
 def profile(config: dict[str, Any], data: Path) -> dict[str, Any]:

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from peft_study.backbone import load_model
+from peft_study.data.tasks import Task
+from peft_study.encoders.backbone import load_model
 from peft_study.methods import lora
 from peft_study.profiling.intervals import ratio
 from peft_study.profiling.meters import synchronize
-from peft_study.profiling.training import alternating
-from peft_study.tasks import Task
+from peft_study.profiling.steps import alternating
 from peft_study.training import loop
 from peft_study.training.batches import Split, load_splits
 from peft_study.training.packing import classify, pack

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from peft_study.checkpoints import model_config
+from peft_study.data.tasks import Task
+from peft_study.encoders.pretrained import model_config
 from peft_study.methods import load_method, save_adapter
 from peft_study.profiling.meters import (
     MemorySampler,
@@ -25,7 +26,6 @@ from peft_study.profiling.meters import (
     resident_bytes,
 )
 from peft_study.study import method_params_of
-from peft_study.tasks import Task
 from peft_study.training import loop
 from peft_study.training.batches import load_splits
 

@@ -1,1 +1,1 @@
-"""Training: one run (`loop`), and many, each once (`runner`, `run_store`)."""
+"""Training: one run, from the pretrained encoder to its predictions."""

@@ -30,7 +30,7 @@ class Split:
 
 
 def load_splits(directory: Path) -> tuple[Split, Split]:
-    """Load the training and validation splits that `peft_study.prepare` wrote."""
+    """Load the training and validation splits that `peft_study.data.prepare` wrote."""
     datasets.disable_progress_bars()
     stored = datasets.load_from_disk(str(directory))
     splits = []

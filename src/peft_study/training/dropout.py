@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peft_study.backbone import replace_module
+from peft_study.encoders.backbone import replace_module
 
 RANGE = 2**16
 

@@ -18,7 +18,9 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from peft_study.backbone import head_parameters, load_model, set_head
+from peft_study.data.metrics import score
+from peft_study.data.tasks import Task
+from peft_study.encoders.backbone import head_parameters, load_model, set_head
 from peft_study.errors import StudyError
 from peft_study.files import replacing, write_json
 from peft_study.methods import (
@@ -31,13 +33,11 @@ from peft_study.methods import (
     load_method,
     save_adapter,
 )
-from peft_study.metrics import score
 from peft_study.study import method_params_of
-from peft_study.tasks import Task
 from peft_study.training.batches import Split, by_length, load_splits, longest_first, training_order
-from peft_study.training.checkpoint import Checkpoint, Progress
 from peft_study.training.dropout import use_fast_dropout
 from peft_study.training.packing import classify, pack
+from peft_study.training.resume import Checkpoint, Progress
 
 EVALUATION_BATCH = 64
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -91,7 +91,7 @@ def train_run(
         config: a cell's configuration: a file of `configs/train/`, or an item of
             `configs/sweep.json` or `configs/mnli_init.json`.
         seed: draws the head, the adapter, the order of the rows and the dropout.
-        data: a folder that `peft_study.prepare` wrote.
+        data: a folder that `peft_study.data.prepare` wrote.
         start: a folder with an intermediate task's adapter, or its fully fine-tuned encoder; its
             head is not used. None, or a folder without weights, starts from the pretrained encoder.
         directory: receives the files.

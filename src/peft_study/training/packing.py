@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from peft_study.architectures import architecture
+from peft_study.encoders.architectures import architecture
 from peft_study.training.batches import Split
 
 GROUP = 8  # examples that are padded to each other's length for attention

@@ -1,0 +1,1 @@
+"""Data: the tasks, where their rows come from, how they are prepared and scored."""

@@ -1,0 +1,272 @@
+"""From a source's rows to the two tokenised splits that training reads."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from peft_study.data.metrics import score
+from peft_study.data.sources import Row, load_source
+from peft_study.data.tasks import Task
+from peft_study.encoders.pretrained import model_config, model_folder
+from peft_study.errors import StudyError, first_line
+from peft_study.files import write_json
+
+HELD_OUT = 0.2  # the share of a source's groups from which validation rows are drawn
+MOST_SHARED = 0.1  # training rows found in the validation split, as a share of it, before it fails
+
+
+def prepare(config: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """Read, clean, split and tokenise one task; write it below `directory`; return its summary.
+
+    `directory` receives a `datasets` folder with the splits `train` and `validation`, columns
+    `id`, `input_ids` (list of int, special tokens included), `token_type_ids` where the model has
+    them, and `label` (int class or float score), and `summary.json`: rows, rows dropped and why,
+    a hash of the row ids, label counts, token-length percentiles and the baseline's scores.
+
+    Raises:
+        StudyError: the source fails, holds too few rows or one class only, or much of the
+            validation split stands in the training split.
+    """
+    task = Task.from_config(config["task_definition"])
+    source = load_source(config["source"])
+    rows, dropped = clean(source.read_rows(config["task"], task, config["location"]), task)
+    official = sum(row.split == "validation" for row in rows)
+    if dropped["also_in_validation"] > MOST_SHARED * official:
+        raise StudyError(
+            f"{config['key']}: {dropped['also_in_validation']} training rows stand in the "
+            f"validation split of {official}; give other files"
+        )
+    wanted = config["train_rows"], config["validation_rows"]
+    try:
+        train, validation = split(rows, *wanted, config["split_seed"])
+    except StudyError as error:
+        raise StudyError(f"{config['key']}.{error}") from None
+    tokenizer = load_tokenizer(config["model"], config["model_revision"])
+    held_out = tokenise(validation, tokenizer, config["max_length"])
+    tokenised = tokenise(train, tokenizer, config["max_length"])
+    vocabulary = model_config(config["model"], config["model_revision"])["vocab_size"]
+    highest = max(pc.max(pc.list_flatten(t["input_ids"])).as_py() for t in (tokenised, held_out))
+    if highest >= vocabulary:
+        raise StudyError(
+            f"model.name is '{config['model']}': its tokeniser gives token {highest}, its weights "
+            f"have {vocabulary}: the tokeniser is another model's"
+        )
+    if (len(tokenised), len(held_out)) != (len(train), len(validation)):
+        raise RuntimeError(f"{directory}: rows were lost when they were tokenised")
+    seen = set(map(tuple, held_out["input_ids"].to_pylist()))
+    # Cut to max_length, different texts may read the same.
+    leaks = [tuple(ids) in seen for ids in tokenised["input_ids"].to_pylist()]
+    dropped["also_in_validation"] += sum(leaks)
+    if sum(leaks) > MOST_SHARED * len(validation):
+        raise StudyError(
+            f"{config['key']}: {sum(leaks)} training rows read as one of the {len(validation)} "
+            f"held out once they are cut to {config['max_length']} tokens; raise max_length"
+        )
+    tables = {"train": tokenised.filter(pa.array([not leak for leak in leaks]))}
+    tables["validation"] = held_out
+    labels = {name: table["label"].to_pylist() for name, table in tables.items()}
+    for name, values in labels.items():
+        if len(set(values)) < 2:
+            kind = "class" if task.labels else "score"
+            raise StudyError(f"{config['key']}: the {name} split holds one {kind} only")
+    datasets.disable_progress_bars()
+    # A fixed fingerprint: the default one is random, and would change the bytes of every run.
+    splits = {n: datasets.Dataset(table, fingerprint="prepared") for n, table in tables.items()}
+    datasets.DatasetDict(splits).save_to_disk(str(directory))
+    verify(directory, [*train, *validation], tokenizer, config["max_length"])
+    summary = {
+        "task": config["task"],
+        "dropped": dropped,
+        "baseline": baseline(task, labels["train"], labels["validation"]),
+        "splits": {name: _describe(task, table) for name, table in tables.items()},
+    }
+    write_json(directory / "summary.json", summary)
+    return summary
+
+
+def clean(rows: Iterable[Row], task: Task) -> tuple[list[Row], dict[str, int]]:
+    """Drop rows that cannot be used, and those that would leak; count each reason.
+
+    Dropped are rows without text; rows without a label, None or -1, GLUE's and SNLI's sign for it;
+    and rows whose texts differ from another's in case, spaces, punctuation and order alone: all but
+    the first of them, or, where the source says which rows are held out, training rows that are
+    held out too (repeats within one of its splits stay, as in the published results).
+    """
+    kept: list[tuple[Row, tuple[str, ...]]] = []
+    seen: set[tuple[str, ...]] = set()
+    dropped = dict.fromkeys(("missing_label", "empty_text", "repeated_text"), 0)
+    dropped["also_in_validation"] = 0
+    for row in rows:
+        spelling = tuple(sorted(map(_spelling, row.texts)))
+        if not all(text.strip() for text in row.texts):
+            dropped["empty_text"] += 1
+        elif row.split is None and spelling in seen:
+            dropped["repeated_text"] += 1
+        elif row.label is None or (task.labels and row.label == -1):
+            dropped["missing_label"] += 1
+        else:
+            kept.append((row, spelling))
+        if row.split != "train":
+            seen.add(spelling)
+    usable = [row for row, spelling in kept if row.split != "train" or spelling not in seen]
+    dropped["also_in_validation"] = len(kept) - len(usable)
+    return usable, dropped
+
+
+def _spelling(text: str) -> str:
+    folded = text.casefold()
+    # A text of signs alone, say ":-)", is its own spelling.
+    return "".join(filter(str.isalnum, folded)) or "".join(folded.split())
+
+
+def split(
+    rows: list[Row], train_rows: int | None, validation_rows: int | None, seed: int
+) -> tuple[list[Row], list[Row]]:
+    """Draw a training and a validation split that share no row and no group.
+
+    Rows whose source does not say on which side they are are placed by a hash of the seed and the
+    group, so a group that one task holds out, no other task with that seed trains on: not even the
+    intermediate task. The hash also decides which rows are drawn first; None takes all.
+
+    Raises:
+        StudyError: there are fewer rows than asked for.
+    """
+
+    def place(row: Row) -> float:
+        digest = hashlib.sha256(f"{seed}:{row.group}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
+
+    ordered = sorted(((place(row), row) for row in rows), key=lambda p: (p[0], p[1].group))
+    sides: dict[str, list[Row]] = {"train": [], "validation": []}
+    for position, row in ordered:
+        sides[row.split or ("validation" if position < HELD_OUT else "train")].append(row)
+    for name, wanted in (("train", train_rows), ("validation", validation_rows)):
+        found = len(sides[name])
+        if wanted and found < wanted:
+            raise StudyError(
+                f"{name}_rows: got {wanted}; must be at most the {found} that are there"
+            )
+        if found < 2:
+            raise StudyError(f"{name}_rows: {found} usable rows are left; at least 2 are needed")
+    return sides["train"][:train_rows], sides["validation"][:validation_rows]
+
+
+def load_tokenizer(model: str, revision: str | None) -> Any:
+    """Load a model's tokeniser.
+
+    Raises:
+        StudyError: its files are damaged, or need a package that is not installed.
+    """
+    from transformers import AutoTokenizer  # heavy, and not needed to check what is prepared
+
+    folder = model_folder(model, revision)
+    try:
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, use_fast=True, trust_remote_code=False
+        )
+    # The libraries below raise errors of many kinds for a damaged file.
+    except Exception as error:
+        raise StudyError(
+            f"model.name is '{model}': no tokeniser in {folder}: {first_line(error)}"
+        ) from None
+
+
+def tokenise(rows: list[Row], tokenizer: Any, max_length: int) -> pa.Table:
+    """Tokenise rows once and for all, without padding; texts are cut to `max_length` tokens.
+
+    The table is built column by column from the same list, so a label cannot leave its text.
+    """
+    columns = [list(texts) for texts in zip(*(row.texts for row in rows), strict=True)]
+    encoded = tokenizer(*columns, truncation=True, max_length=max_length)
+    return pa.table(
+        {
+            "id": [row.id for row in rows],
+            **{
+                name: pa.array(encoded[name], pa.list_(pa.int32()))
+                for name in ("input_ids", "token_type_ids")
+                if name in encoded
+            },
+            "label": [row.label for row in rows],
+        }
+    )
+
+
+def verify(directory: Path, rows: list[Row], tokenizer: Any, max_length: int) -> None:
+    """Read back what was written and check each label, and a sample of texts, against its row.
+
+    A label that has left its text trains a model on noise, and no later stage could tell.
+
+    Raises:
+        RuntimeError: a row's label or tokens are not those of its source.
+    """
+    source = {row.id: row for row in rows}
+    if len(source) != len(rows):
+        raise RuntimeError(f"{directory}: two rows have the same id")
+    for name, stored in datasets.load_from_disk(str(directory)).items():
+        for identity, label in zip(stored["id"], stored["label"], strict=True):
+            if source[identity].label != label:
+                raise RuntimeError(
+                    f"{directory} {name}: row {identity} has label {label}, its source "
+                    f"{source[identity].label}"
+                )
+        sample = stored.select(range(0, len(stored), max(1, len(stored) // 500)))
+        for row in sample:
+            texts = source[row["id"]].texts
+            expected = tokenizer(*texts, truncation=True, max_length=max_length)["input_ids"]
+            if row["input_ids"] != expected:
+                raise RuntimeError(f"{directory} {name}: row {row['id']} is not its source's text")
+
+
+def check_intermediate(intermediate: Path, prepared: dict[str, Path]) -> None:
+    """Check that the intermediate task trains on no row that a task which starts from it holds out.
+
+    Args:
+        intermediate: the folder of the prepared intermediate task.
+        prepared: the folders of the tasks that start from it, by name.
+
+    Raises:
+        StudyError: it does, as where both were made from one file.
+    """
+    if not prepared:
+        return
+    rows = datasets.load_from_disk(str(intermediate))["train"]["input_ids"]
+    trained = set(map(tuple, rows))
+    for name, folder in prepared.items():
+        held_out = datasets.load_from_disk(str(folder))["validation"]["input_ids"]
+        if shared := sum(tuple(ids) in trained for ids in held_out):
+            raise StudyError(
+                f"mnli_init: the intermediate task trains on {shared} rows that task '{name}' "
+                f"holds out; give other files, or take '{name}' out of mnli_init.tasks"
+            )
+
+
+def baseline(task: Task, train: list[Any], validation: list[Any]) -> dict[str, float]:
+    """Score a constant prediction: the majority class of `train`, or its mean for regression."""
+    constant = Counter(train).most_common(1)[0][0] if task.labels else float(np.mean(train))
+    return score(task.metrics, np.full(len(validation), constant), np.asarray(validation))
+
+
+def _describe(task: Task, table: pa.Table) -> dict[str, Any]:
+    ids, labels = table["id"].to_pylist(), table["label"].to_pylist()
+    lengths = pc.list_value_length(table["input_ids"]).to_numpy()
+    percentiles = np.percentile(lengths, [5, 25, 50, 75, 95, 100])
+    counts: dict[str, Any]
+    if task.labels:
+        counts = {name: labels.count(index) for index, name in enumerate(task.labels)}
+    else:
+        counts = {"min": min(labels), "mean": float(np.mean(labels)), "max": max(labels)}
+    return {
+        "rows": len(labels),
+        "sha256_of_ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
+        "labels": counts,
+        "token_length_percentiles": {
+            str(p): float(v) for p, v in zip((5, 25, 50, 75, 95, 100), percentiles, strict=True)
+        },
+    }

@@ -1,0 +1,77 @@
+"""The tasks: which text columns they read, what their labels mean and how they are scored.
+
+A task is a row of this table. Where its rows come from is a source's business
+(`peft_study.data.sources`), how long it is trained the parameters' (`params.yaml`).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    Attributes:
+        texts: names of the one or two text columns, in the order the model reads them.
+        labels: the classes in the order of their integer labels; None for a regression task,
+            whose labels are floats and whose loss is the mean squared error.
+        metrics: names in `peft_study.data.metrics`; the first decides which evaluation is best.
+        score_range: least and greatest label of a regression task; None for classes, or where
+            any finite score is allowed.
+        parts: what the validation split is made of, where it has parts that are also scored
+            apart; the ids of their rows start with the part's name and a colon.
+    """
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    metrics: tuple[str, ...]
+    score_range: tuple[float, float] | None = None
+    parts: tuple[str, ...] = ()
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the task head: a unit per class, or one for regression."""
+        return len(self.labels) if self.labels else 1
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Task":
+        """Rebuild a task from a stage's configuration, which holds it in full."""
+        return cls(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in config.items()
+            }
+        )
+
+
+_PAIR = ("sentence1", "sentence2")
+_NLI = ("premise", "hypothesis")
+_ENTAILMENT = ("entailment", "not_entailment")
+_NLI_LABELS = ("entailment", "neutral", "contradiction")
+_POLARITY = Task(("text",), ("negative", "positive"), ("accuracy", "f1"))
+_RATING = Task(("text",), None, ("pearson", "spearman"), score_range=(-4.0, 4.0))
+
+# GLUE's tasks have GLUE's metrics (Wang et al. 2018, table 1); the first is the one that the LoRA
+# paper's table 2 reports. Its MNLI accuracy is over the matched and mismatched rows together.
+TASKS: dict[str, Task] = {
+    "cola": Task(("sentence",), ("unacceptable", "acceptable"), ("matthews", "accuracy")),
+    "sst2": Task(("sentence",), ("negative", "positive"), ("accuracy",)),
+    "mrpc": Task(_PAIR, ("not_equivalent", "equivalent"), ("accuracy", "f1")),
+    "qqp": Task(("question1", "question2"), ("not_duplicate", "duplicate"), ("accuracy", "f1")),
+    "stsb": Task(_PAIR, None, ("pearson", "spearman"), score_range=(0.0, 5.0)),
+    "mnli": Task(_NLI, _NLI_LABELS, ("accuracy",), parts=("matched", "mismatched")),
+    "qnli": Task(("question", "sentence"), _ENTAILMENT, ("accuracy",)),
+    "rte": Task(_PAIR, _ENTAILMENT, ("accuracy",)),
+    "wnli": Task(_PAIR, ("not_entailment", "entailment"), ("accuracy",)),
+    "snli": Task(_NLI, _NLI_LABELS, ("accuracy",)),
+    "ag_news": Task(("text",), ("World", "Sports", "Business", "Sci/Tech"), ("accuracy",)),
+    "movie_polarity": _POLARITY,
+    "product_polarity": _POLARITY,
+    "editorial_polarity": _POLARITY,
+    "tweet_polarity": _POLARITY,
+    "movie_rating": _RATING,
+    "product_rating": _RATING,
+    "editorial_rating": _RATING,
+    "tweet_rating": _RATING,
+}

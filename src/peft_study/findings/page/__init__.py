@@ -1,0 +1,1 @@
+"""The page that tells a study, and the tables in the papers' form."""

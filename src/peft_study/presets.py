@@ -1,0 +1,209 @@
+"""The studies of `studies/`: list them, check one, or write one into params.yaml.
+
+`studies/opinions.yaml` is whole, and the base of all others; each of those says what it changes.
+"""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from ruamel.yaml import YAML
+from ruamel.yaml.compat import StringIO
+from yaml import YAMLError
+
+from peft_study.configure import check_against_model, configure
+from peft_study.data.sources.hub import DATASETS
+from peft_study.encoders.pretrained import in_hub_cache, is_hub_id
+from peft_study.errors import StudyError, nearest, run_command
+from peft_study.files import replacing
+from peft_study.study import Study, TaskParams, check_study, load_study
+
+FOLDER, PARAMS, BASE = Path("studies"), Path("params.yaml"), "opinions"
+
+
+def names() -> list[str]:
+    """Return the names of all studies."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def values(name: str) -> dict[str, Any]:
+    """Return a study's parameters: the base's, overlaid; its map of tasks replaces the base's.
+
+    Raises:
+        StudyError: there is no such study, or its file is no valid YAML.
+    """
+    if name not in names():
+        raise StudyError(f"STUDY: got '{name}'; {nearest(name, names())}")
+    try:
+        loaded: list[Any] = [OmegaConf.load(FOLDER / f"{study}.yaml") for study in (BASE, name)]
+        base, overlay = loaded
+        if "tasks" in overlay:
+            base.pop("tasks")
+        merged: Any = OmegaConf.to_container(OmegaConf.merge(base, overlay))
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise StudyError(f"studies/{name}.yaml: {str(error).splitlines()[0]}") from None
+    return dict(merged)
+
+
+def load(name: str) -> Study:
+    """Return a study, checked. Raises as `values` and `peft_study.study.check_study`."""
+    return check_study(values(name), f"studies/{name}.yaml")
+
+
+def render(name: str) -> str:
+    """Return the study as the text of params.yaml.
+
+    It opens with the study's own comment and keeps those of the base, and of the study's tasks.
+    """
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 1000
+    base, overlay = ((FOLDER / f"{study}.yaml").read_text("utf-8") for study in (BASE, name))
+    if name == BASE:
+        return base
+    body, changes = yaml.load(base.removeprefix(_header(base))), yaml.load(overlay)
+    _set(body, values(name), changes)
+    stream = StringIO()
+    yaml.dump(body, stream)
+    # New keys and lists leave the blank lines elsewhere: one before every block, and no other.
+    lines = [line for line in stream.getvalue().splitlines() if line.strip()]
+    spaced = [f"\n{line}" if line[0] not in " #-" and n else line for n, line in enumerate(lines)]
+    return _header(overlay) + "\n".join(spaced) + "\n"
+
+
+def use(name: str) -> None:
+    """Write a study into params.yaml.
+
+    Raises:
+        StudyError: there is no such study, or params.yaml holds edits that would be lost.
+    """
+    load(name)
+    if PARAMS.is_file() and PARAMS.read_text("utf-8") not in map(render, names()):
+        command = ["git", "status", "--porcelain", "--", str(PARAMS)]
+        status = subprocess.run(command, capture_output=True, text=True, check=False)
+        if status.returncode != 0 or status.stdout:
+            raise StudyError(
+                "params.yaml: holds edits that are not committed; commit them, or discard them "
+                "with 'git checkout params.yaml', and run again"
+            )
+    with replacing(PARAMS) as temporary:
+        temporary.write_text(render(name), encoding="utf-8")
+
+
+def check(name: str) -> list[str]:
+    """Check a study without training, and without a network; return what could not be checked.
+
+    Raises:
+        StudyError: as `load`, or the model is at hand and does not fit the parameters.
+    """
+    study = load(name)
+    model, data = study.model, study.data
+    open_questions = []
+    if is_hub_id(model.name) and not in_hub_cache(model.name, model.revision):
+        open_questions.append(f"model {model.name} is neither a folder nor in the hub's cache")
+    else:
+        check_against_model(study)
+    if data.source == "hub" and not data.folder:
+        open_questions.append("the hub's datasets are read by 'prepare'")
+    elif data.folder and not Path(data.folder).is_dir():
+        open_questions.append(f"data.folder '{data.folder}' is not there yet")
+    elif not open_questions:
+        configure(study)
+    return open_questions
+
+
+def describe(study: Study) -> dict[str, Any]:
+    """Return a study's size: model, tasks, methods, runs and an estimate of optimiser steps.
+
+    The estimate counts the rows of the published training splits, before any is dropped; None
+    where the number of rows is not known before the files are read.
+    """
+    init, cells = study.mnli_init, study.sweep.cells
+    seeds = len(study.seeds)
+    runs = [
+        (method, name, task, seeds)
+        for method in study.methods
+        for name, task in study.tasks.items()
+    ]
+    if study.starters:
+        shared = init.mode == "full_ft"
+        runs += [(m, init.task, init, 1) for m in (["full_ft"] if shared else study.methods)]
+    runs += [("lora", study.sweep.task, study.tasks[study.sweep.task], seeds) for _ in cells]
+    steps = [_steps(study, method, name, task) for method, name, task, _ in runs]
+    known = [count * run[3] for count, run in zip(steps, runs, strict=True) if count is not None]
+    return {
+        "model": study.model.name,
+        "tasks": list(study.tasks),
+        "methods": study.methods + ([f"sweep of {len(cells)}"] if cells else []),
+        "runs": sum(run[3] for run in runs),
+        "steps": sum(known) if len(known) == len(steps) else None,
+    }
+
+
+def listing() -> str:
+    """Return all studies, a block of lines each."""
+    lines = []
+    for name in names():
+        size = describe(load(name))
+        steps = "unknown" if size["steps"] is None else f"about {size['steps']:,}"
+        lines += [
+            name,
+            f"  model    {size['model']}",
+            f"  tasks    {', '.join(size['tasks'])}",
+            f"  methods  {', '.join(size['methods'])}",
+            f"  runs     {size['runs']:,}; optimiser steps: {steps}",
+        ]
+    return "\n".join(lines)
+
+
+def _steps(study: Study, method: str, name: str, task: TaskParams) -> int | None:
+    published = DATASETS[name].train_rows if name in DATASETS and not task.files else None
+    rows = task.train_rows or published
+    hyper = study.hyperparameters(method, task)
+    return hyper["epochs"] * math.ceil(rows / hyper["batch_size"]) if rows else None
+
+
+def _header(text: str) -> str:
+    """Return the comment that opens a file."""
+    lines = text.splitlines(keepends=True)
+    end = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return "".join(lines[:end])
+
+
+def _set(target: Any, wanted: dict[str, Any], changes: Any) -> None:
+    """Give `target`, which has comments, the values `wanted`, in the style of `changes`."""
+    for key, value in wanted.items():
+        if key == "tasks" and isinstance(value, dict):
+            target[key] = changes.get(key, target[key])
+        elif isinstance(value, dict) and isinstance(target.get(key), dict):
+            _set(target[key], value, changes.get(key) or {})
+        elif key not in target or target[key] != value:
+            target[key] = changes[key]
+
+
+def main() -> None:
+    command, name = (*sys.argv[1:], "", "")[:2]
+    if command == "list":
+        print(listing())
+    elif command == "use":
+        use(name)
+        print(f"use: wrote studies/{name}.yaml over studies/{BASE}.yaml into params.yaml")
+    elif command == "check" and name:
+        for question in (found := check(name)):
+            print(f"studies/{name}.yaml: not checked: {question}")
+        print(f"studies/{name}.yaml: valid" + (", as far as it can be known here" * bool(found)))
+    elif command == "check":
+        study = load_study()
+        configure(study)
+        size = describe(study)
+        print(f"params.yaml: study '{study.study}' is valid: {size['runs']} runs")
+    else:
+        raise StudyError(f"got '{command}'; known: list, use NAME, check, check NAME")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,131 @@
+"""Many runs on a Ray cluster: a task each, with no need of a shared file system."""
+
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from peft_study.errors import StudyError, first_line
+from peft_study.running.jobs import Job
+from peft_study.running.store import PACKAGE, RunStore
+from peft_study.study import RunnerParams
+
+# How often a run starts anew because its process or its node was lost.
+RETRIES = 5
+
+Folder = dict[str, bytes]
+
+
+def train(
+    jobs: list[Job], runner: RunnerParams, store: RunStore
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Train `jobs` on the cluster at `runner.ray.address`, yielding each with its result.
+
+    Prepared data and starts travel to the nodes through the object store, and a run's files come
+    back the same way, into this machine's run store. Nodes need the packages of requirements.lock
+    and the pretrained model, by its name; this package's own code is sent to them. Two such
+    commands at once may train a run twice, to no harm.
+
+    Raises:
+        StudyError: the cluster cannot be reached or gives a run up, or a run failed for a reason
+            that the user can mend.
+    """
+    wanted = runner.ray
+    check_reachable(wanted.address)
+    try:
+        ray.init(
+            address=wanted.address or "local",  # None would join any cluster that it finds
+            runtime_env={"py_modules": [str(PACKAGE)]},
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (ConnectionError, ValueError, RayError, RuntimeError) as error:
+        raise StudyError(f"runner.ray.address is '{wanted.address}': {first_line(error)}") from None
+    try:
+        memory = int(wanted.memory_gigabytes * 1e9)
+        needs = {"CPU": wanted.num_cpus, "GPU": wanted.num_gpus, "memory": memory}
+        nodes = [node["Resources"] for node in ray.nodes()]
+        if not any(all(node.get(k, 0) >= need for k, need in needs.items()) for node in nodes):
+            print(f"warning: no node of the cluster has {needs} now; waiting", file=sys.stderr)
+        remote = ray.remote(_train).options(
+            num_cpus=wanted.num_cpus,
+            num_gpus=wanted.num_gpus,
+            memory=memory,
+            max_retries=RETRIES,
+        )
+        folders = {folder for job in jobs for folder in (job.cell.data, job.cell.start) if folder}
+        sent: dict[Path | None, Any] = {folder: ray.put(_read(folder)) for folder in folders}
+        sent[None] = None
+        futures = {
+            remote.remote(job.cell.config, job.seed, sent[job.cell.data], sent[job.cell.start]): job
+            for job in jobs
+        }
+        while futures:
+            (done,), _ = ray.wait(list(futures), num_returns=1)
+            job = futures.pop(done)
+            result, files = ray.get(done)
+            with store.locked(job.fingerprint):
+                shutil.rmtree(job.directory, ignore_errors=True)
+                _write(files, job.directory)
+                store.keep(job.fingerprint, job.directory, result)
+            store.trim()
+            yield job, result
+    except RayTaskError as error:
+        if isinstance(error.cause, StudyError):
+            raise StudyError(str(error.cause)) from None
+        raise
+    except RayError as error:
+        raise StudyError(f"Ray gave up a run: {first_line(error)}") from None
+    finally:
+        ray.shutdown()
+
+
+def check_reachable(address: str | None) -> None:
+    """Check that something listens at `address`, host and port; Ray itself would try for minutes.
+
+    Raises:
+        StudyError: nothing does.
+    """
+    if address in (None, "auto"):
+        return
+    host, _, port = str(address).removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise StudyError(f"runner.ray.address is '{address}': {first_line(error)}") from None
+
+
+def _train(
+    config: dict[str, Any], seed: int, data: Folder, start: Folder | None
+) -> tuple[dict[str, Any], Folder]:
+    """Train a run in a folder of its node; return its result and its files."""
+    from peft_study.training.loop import train_run
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {name: Path(scratch, name) for name in ("data", "start", "run")}
+        _write(data, folders["data"])
+        _write(start or {}, folders["start"])
+        found = train_run(config, seed, folders["data"], folders["start"], folders["run"])
+        return found._asdict(), _read(folders["run"])
+
+
+def _read(folder: Path) -> Folder:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _write(files: Folder, folder: Path) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
