@@ -6,8 +6,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from peft_study.errors import StudyError
+
+T = TypeVar("T")
+_dumps = partial(json.dumps, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
 
 @contextmanager
@@ -25,11 +31,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as sorted, indented JSON; NaN and infinity are refused with a ValueError."""
-    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+def as_json(value: object) -> str:
+    """Return sorted, indented JSON, records by their fields; a ValueError refuses NaN, infinity."""
+    return _dumps(value, default=_plain)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `as_json(value)` to a file, whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(as_json(value) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
@@ -37,7 +47,26 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_record(path: Path, kind: type[T]) -> T:
+    """Read a JSON file that `write_json` wrote of a value of type `kind`.
+
+    Raises StudyError if it holds something else, as one that an older version wrote.
+    """
+    from pydantic import TypeAdapter, ValidationError  # slow, and not needed in a run
+
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        fault = f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        raise StudyError(f"{fault}; run 'dvc repro' to write it anew") from None
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plain(value: object) -> dict[str, object]:
+    return dict(value.plain() if hasattr(value, "plain") else vars(value))

@@ -6,6 +6,7 @@
 import math
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ def names() -> list[str]:
 def values(name: str) -> dict[str, Any]:
     """Return a study's parameters: the base's, overlaid; its map of tasks replaces the base's.
 
-    Raises:
-        StudyError: there is no such study, or its file is no valid YAML.
+    What the study trains is also what its profile measures, and its first task is that of profile
+    and sweep, unless its file says otherwise. Raises StudyError if there is no such study, or its
+    file is no valid YAML.
     """
     if name not in names():
         raise StudyError(f"STUDY: got '{name}'; {nearest(name, names())}")
@@ -46,7 +48,23 @@ def values(name: str) -> dict[str, Any]:
         merged: Any = OmegaConf.to_container(OmegaConf.merge(base, overlay))
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise StudyError(f"studies/{name}.yaml: {str(error).splitlines()[0]}") from None
+    if name != BASE:
+        _fill(merged, overlay)
     return dict(merged)
+
+
+def _fill(merged: Any, overlay: Any) -> None:
+    """Let profile and sweep be of what the study trains, where `overlay` does not say otherwise."""
+    try:
+        task, lora = next(iter(merged["tasks"])), merged["lora"]
+        ranks = list(dict.fromkeys([lora["r"], *merged["profile"]["ranks"]]))
+        own = {"task": task, "targets": lora["targets"], "ranks": ranks}
+        own["bottleneck"] = merged["adapter_h"]["bottleneck"]
+        for block, keys in (("profile", own), ("sweep", {"task": task})):
+            said = overlay.get(block, {})
+            merged[block] |= {key: value for key, value in keys.items() if key not in said}
+    except (TypeError, LookupError, StopIteration):
+        pass  # a block of another shape is reported when it is checked
 
 
 def load(name: str) -> Study:
@@ -59,15 +77,14 @@ def render(name: str) -> str:
 
     It opens with the study's own comment and keeps those of the base, and of the study's tasks.
     """
-    yaml = YAML()
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.width = 1000
     base, overlay = ((FOLDER / f"{study}.yaml").read_text("utf-8") for study in (BASE, name))
     if name == BASE:
         return base
+    yaml, stream = YAML(), StringIO()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 1000
     body, changes = yaml.load(base.removeprefix(_header(base))), yaml.load(overlay)
     _set(body, values(name), changes)
-    stream = StringIO()
     yaml.dump(body, stream)
     # New keys and lists leave the blank lines elsewhere: one before every block, and no other.
     lines = [line for line in stream.getvalue().splitlines() if line.strip()]
@@ -76,11 +93,7 @@ def render(name: str) -> str:
 
 
 def use(name: str) -> None:
-    """Write a study into params.yaml.
-
-    Raises:
-        StudyError: there is no such study, or params.yaml holds edits that would be lost.
-    """
+    """Write a study into params.yaml; raise StudyError if that holds edits that would be lost."""
     load(name)
     if PARAMS.is_file() and PARAMS.read_text("utf-8") not in map(render, names()):
         command = ["git", "status", "--porcelain", "--", str(PARAMS)]
@@ -97,12 +110,10 @@ def use(name: str) -> None:
 def check(name: str) -> list[str]:
     """Check a study without training, and without a network; return what could not be checked.
 
-    Raises:
-        StudyError: as `load`, or the model is at hand and does not fit the parameters.
+    Raises as `load`, and StudyError if the model is at hand and does not fit the parameters.
     """
-    study = load(name)
+    study, open_questions = load(name), []
     model, data = study.model, study.data
-    open_questions = []
     if is_hub_id(model.name) and not in_hub_cache(model.name, model.revision):
         open_questions.append(f"model {model.name} is neither a folder nor in the hub's cache")
     else:
@@ -119,28 +130,22 @@ def check(name: str) -> list[str]:
 def describe(study: Study) -> dict[str, Any]:
     """Return a study's size: model, tasks, methods, runs and an estimate of optimiser steps.
 
-    The estimate counts the rows of the published training splits, before any is dropped; None
-    where the number of rows is not known before the files are read.
+    It counts the rows of the published training splits, before any is dropped; None where their
+    number is not known before the files are read.
     """
-    init, cells = study.mnli_init, study.sweep.cells
-    seeds = len(study.seeds)
-    runs = [
-        (method, name, task, seeds)
-        for method in study.methods
-        for name, task in study.tasks.items()
-    ]
+    init, cells, seeds = study.mnli_init, study.sweep.cells, len(study.seeds)
+    runs = [(m, name, task, seeds) for m in study.methods for name, task in study.tasks.items()]
     if study.starters:
-        shared = init.mode == "full_ft"
-        runs += [(m, init.task, init, 1) for m in (["full_ft"] if shared else study.methods)]
+        starts = ["full_ft"] if init.mode == "full_ft" else study.methods
+        runs += [(method, init.task, init, 1) for method in starts]
     runs += [("lora", study.sweep.task, study.tasks[study.sweep.task], seeds) for _ in cells]
-    steps = [_steps(study, method, name, task) for method, name, task, _ in runs]
-    known = [count * run[3] for count, run in zip(steps, runs, strict=True) if count is not None]
+    steps = [_steps(study, *run) for run in runs]
     return {
         "model": study.model.name,
         "tasks": list(study.tasks),
         "methods": study.methods + ([f"sweep of {len(cells)}"] if cells else []),
         "runs": sum(run[3] for run in runs),
-        "steps": sum(known) if len(known) == len(steps) else None,
+        "steps": None if None in steps else sum(filter(None, steps)),
     }
 
 
@@ -160,18 +165,16 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def _steps(study: Study, method: str, name: str, task: TaskParams) -> int | None:
+def _steps(study: Study, method: str, name: str, task: TaskParams, seeds: int) -> int | None:
     published = DATASETS[name].train_rows if name in DATASETS and not task.files else None
     rows = task.train_rows or published
     hyper = study.hyperparameters(method, task)
-    return hyper["epochs"] * math.ceil(rows / hyper["batch_size"]) if rows else None
+    return seeds * hyper.epochs * math.ceil(rows / hyper.batch_size) if rows else None
 
 
 def _header(text: str) -> str:
     """Return the comment that opens a file."""
-    lines = text.splitlines(keepends=True)
-    end = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    return "".join(lines[:end])
+    return "".join(takewhile(lambda line: line[0] == "#", text.splitlines(keepends=True)))
 
 
 def _set(target: Any, wanted: dict[str, Any], changes: Any) -> None:
@@ -182,7 +185,7 @@ def _set(target: Any, wanted: dict[str, Any], changes: Any) -> None:
         elif isinstance(value, dict) and isinstance(target.get(key), dict):
             _set(target[key], value, changes.get(key) or {})
         elif key not in target or target[key] != value:
-            target[key] = changes[key]
+            target[key] = changes.get(key, value)
 
 
 def main() -> None:

@@ -1,28 +1,31 @@
 """The study's parameters: typed, checked, and read from `params.yaml` here and nowhere else."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from peft_study.data.tasks import TASKS, Task
+from peft_study.encoders.architectures import Weight
 from peft_study.errors import StudyError, nearest
+from peft_study.methods import METHODS
+from peft_study.mistakes import REVISION, STUDY, explain
+from peft_study.run_config import (
+    AdapterHSettings,
+    Device,
+    FullFtSettings,
+    Hyperparameters,
+    LoraSettings,
+    Precision,
+    Settings,
+)
 
-# Which block of the parameters a method reads: the three LoRA implementations share one.
-PARAMETER_BLOCKS = {
-    "lora": "lora",
-    "peft_lora": "lora",
-    "loralib_lora": "lora",
-    "adapter_h": "adapter_h",
-    "full_ft": "full_ft",
-}
-
-Weight = Literal["query", "key", "value", "output"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-REVISION = "^[0-9a-f]{40}$"
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 MaxLength = Annotated[int, Field(ge=8, le=512)]
 
@@ -106,8 +109,8 @@ class TrainParams(_Block):
     evaluations_per_epoch: Annotated[int, Field(ge=1)]
     head: Literal["trained", "frozen"]
     report: Literal["best", "last"]
-    device: Literal["cpu", "cuda", "mps"]
-    precision: Literal["float32", "tf32", "bfloat16"]
+    device: Device
+    precision: Precision
 
 
 class TaskParams(Overrides):
@@ -123,22 +126,16 @@ class TaskParams(Overrides):
 
 
 class IntermediateParams(TaskParams):
-    """`mnli_init`: the intermediate task, and the tasks that start from its weights.
-
-    Source: Hu et al. 2021, section 5.1 and appendix D.1, where MNLI plays this part.
-    """
+    """`mnli_init`: the intermediate task, MNLI in Hu et al. 2021, section 5.1 and appendix D.1."""
 
     mode: Literal["per_method", "full_ft", "none"]
     task: str
-    tasks: list[str]
+    tasks: list[str]  # those that start from its weights
     seed: Seed
 
 
 class SweepParams(_Block):
-    """`sweep`: our LoRA at every rank with every set of weights, on one task; no ranks: no sweep.
-
-    Source: Hu et al. 2021, section 7.2 and table 6.
-    """
+    """`sweep`: our LoRA at every rank with every set of weights (Hu et al. 2021, section 7.2)."""
 
     task: str
     alpha: Annotated[float, Field(gt=0)] | Literal["rank"]
@@ -152,10 +149,16 @@ class SweepParams(_Block):
 
 
 class ProfileParams(_Block):
-    """`profile`: on which task to measure time, memory, latency and energy; no rounds: on none."""
+    """`profile`: what to measure the costs of, in recipes of its own; no rounds: nothing.
 
-    task: str | None = None
-    ranks: list[Annotated[int, Field(ge=1)]]
+    So no cost is measured again because a rank under comparison changed. LoRA has `ranks` (PEFT's
+    and loralib's the first) on `targets`, AdapterH `bottleneck`; the rest is the study's.
+    """
+
+    task: str
+    ranks: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    targets: Annotated[list[Weight], Field(min_length=1)]
+    bottleneck: Annotated[int, Field(ge=1)]
     rounds: Annotated[int, Field(ge=0)]
     assumed_watts: Annotated[float, Field(gt=0)] | None = None
 
@@ -190,7 +193,7 @@ class RunnerParams(_Block):
 class Study(_Block):
     """A whole study, as `params.yaml` describes it."""
 
-    study: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    study: Annotated[str, Field(pattern=STUDY)]
     model: ModelParams
     data: DataParams
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -211,60 +214,42 @@ class Study(_Block):
         """The tasks that start from the intermediate task's weights."""
         return [] if self.mnli_init.mode == "none" or not self.methods else self.mnli_init.tasks
 
-    @property
-    def main_metrics(self) -> dict[str, str]:
-        """The metric of each task that decides which evaluation is best."""
-        return {n: self.task_definition(n, task).metrics[0] for n, task in self.tasks.items()}
-
     def task_definition(self, name: str, params: TaskParams) -> Task:
         """Return the task's row of the table, or what `files` says of a task of one's own."""
         known, files = TASKS.get(name), params.files
         if files is None:
             return TASKS[name]
+        texts = tuple(files.texts)
         labels = tuple(files.labels) if files.labels else known.labels if known else None
-        metrics = ("accuracy",) if labels else ("pearson", "spearman")
-        alike = known and len(known.labels or ()) == len(labels or ())
-        return Task(
-            texts=tuple(files.texts),
-            labels=labels,
-            metrics=known.metrics if known and alike else metrics,
-            score_range=known.score_range if known and alike else None,
-        )
+        if known and len(known.labels or ()) == len(labels or ()):
+            return replace(known, texts=texts, labels=labels, parts=())
+        return Task(texts, labels, ("accuracy",) if labels else ("pearson", "spearman"))
 
-    def method_params(self, method: str) -> LoraParams | AdapterHParams | FullFtParams:
-        """Return the parameter block that `method` reads."""
-        block: LoraParams | AdapterHParams | FullFtParams = getattr(self, PARAMETER_BLOCKS[method])
-        return block
+    def settings(self, method: str) -> Settings:
+        """Return what decides the adapter of `method`, the training apart."""
+        lora, adapter = self.lora, self.adapter_h
+        settings: dict[str, Settings] = {
+            "lora": LoraSettings(lora.r, lora.alpha, lora.dropout, tuple(lora.targets)),
+            "adapter_h": AdapterHSettings(adapter.bottleneck, adapter.activation),
+            "full_ft": FullFtSettings(),
+        }
+        return settings[METHODS[method].block]
 
-    def hyperparameters(self, method: str, task: TaskParams) -> dict[str, Any]:
-        """Resolve the training hyperparameters of `method` on `task`.
+    def hyperparameters(self, method: str, task: TaskParams) -> Hyperparameters:
+        """Resolve how `method` is trained on `task`; the most specific setting wins.
 
-        The most specific setting wins: `tasks.<task>.<method>`, then `tasks.<task>`, then
-        `<method>`, then `train`.
+        `tasks.<task>.<method>`, then `tasks.<task>`, then `<method>`, then `train`.
         """
-        resolved = self.train.model_dump()
-        block = PARAMETER_BLOCKS[method]
-        for layer in (self.method_params(method), task, getattr(task, block)):
-            for name in Overrides.model_fields:
-                if (value := getattr(layer, name)) is not None:
-                    resolved[name] = value
-        return resolved
-
-
-def method_params_of(config: dict[str, Any]) -> LoraParams | AdapterHParams | FullFtParams:
-    """Rebuild the parameter block of a resolved configuration (of `configs/train/`, say)."""
-    block: Any = Study.model_fields[PARAMETER_BLOCKS[config["method"]]].annotation
-    params: LoraParams | AdapterHParams | FullFtParams = block.model_validate(
-        config["adapter"] | {"learning_rate": config["train"]["learning_rate"]}
-    )
-    return params
+        block, resolved = METHODS[method].block, self.train.model_dump()
+        for layer in (getattr(self, block), task, getattr(task, block)):
+            resolved |= layer.model_dump(include=set(Overrides.model_fields), exclude_none=True)
+        return Hyperparameters(**resolved)
 
 
 def load_study(path: Path = Path("params.yaml")) -> Study:
     """Read and check the parameters of a study.
 
-    Raises:
-        StudyError: with a line for each mistake, naming the key, the value and what is allowed.
+    Raises StudyError, with a line for each mistake: the key, the value and what is allowed.
     """
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
@@ -282,126 +267,77 @@ def load_study(path: Path = Path("params.yaml")) -> Study:
     return check_study(values, str(path))
 
 
-def check_study(values: Any, origin: str = "params.yaml") -> Study:
+def check_study(values: object, origin: str = "params.yaml") -> Study:
     """Check already parsed parameters; `origin` names them in messages. Raises as `load_study`."""
     if not isinstance(values, dict):
         raise StudyError(f"{origin}: must hold a mapping of parameters, got {values!r}")
     try:
         study = Study.model_validate(values)
+        problems = _cross_checks(study)
     except ValidationError as error:
-        by_key: dict[tuple[Any, ...], list[Any]] = {}
-        for problem in error.errors():
-            by_key.setdefault(_location(problem), []).append(problem)
-        lines = [f"{origin}: {_explain(problems)}" for problems in by_key.values()]
-        raise StudyError("\nerror: ".join(lines)) from None
-    if problems := _cross_checks(study):
+        problems = explain(error, Study)
+    if problems:
         raise StudyError("\nerror: ".join(f"{origin}: {problem}" for problem in problems))
     return study
 
 
 def _cross_checks(study: Study) -> list[str]:
-    init, problems = study.mnli_init, []
+    init, sweep, data, train = study.mnli_init, study.sweep, study.data, study.train
+    problems: list[str] = []
+    tasks = [(f"tasks.{name}", name, task) for name, task in study.tasks.items()]
+    tasks.append(("mnli_init", init.task, init))
     for key, names, known in (
-        ("methods", study.methods, set(PARAMETER_BLOCKS)),
+        ("methods", study.methods, set(METHODS)),
         ("tasks", [n for n, task in study.tasks.items() if not task.files], set(TASKS)),
         ("mnli_init.task", [] if init.files else [init.task], set(TASKS)),
         ("mnli_init.tasks", study.starters, set(study.tasks)),
-        ("sweep.task", [study.sweep.task] if study.sweep.cells else [], set(study.tasks)),
-        ("profile.task", [study.profile.task] if study.profile.task else [], set(study.tasks)),
-        *((f"sweep.weights.{w}", w.split("+"), set(get_args(Weight))) for w in study.sweep.weights),
+        ("sweep.task", [sweep.task], set(study.tasks)),
+        ("profile.task", [study.profile.task], set(study.tasks)),
+        *((f"sweep.weights.{w}", w.split("+"), set(get_args(Weight))) for w in sweep.weights),
     ):
         problems += [f"{key}: got '{n}'; {nearest(n, known)}" for n in names if n not in known]
-    lists: tuple[tuple[str, list[Any]], ...] = (
+    lists: tuple[tuple[str, Sequence[object]], ...] = (
         ("seeds", study.seeds),
         ("methods", study.methods),
         ("lora.targets", study.lora.targets),
         ("mnli_init.tasks", init.tasks),
-        ("sweep.ranks", study.sweep.ranks),
+        ("sweep.ranks", sweep.ranks),
         ("profile.ranks", study.profile.ranks),
-        ("sweep.weights", ["+".join(sorted(w.split("+"))) for w in study.sweep.weights]),
-        *((f"sweep.weights.{w}", w.split("+")) for w in study.sweep.weights),
+        ("profile.targets", study.profile.targets),
+        ("sweep.weights", ["+".join(sorted(w.split("+"))) for w in sweep.weights]),
+        *((f"sweep.weights.{w}", w.split("+")) for w in sweep.weights),
+        *(
+            (f"{key}.files.{part}", getattr(task.files, part) or [])
+            for key, _, task in tasks
+            for part in (("labels", "texts") if task.files else ())
+        ),
     )
-    mappings = [(f"tasks.{n}", t.files) for n, t in study.tasks.items()]
-    for key, mapping in (*mappings, ("mnli_init", init.files)):
-        if mapping:
-            lists += ((f"{key}.files.labels", mapping.labels or []),)
-            lists += ((f"{key}.files.texts", mapping.texts),)
     for key, items in lists:
         repeated = dict.fromkeys(item for item in items if items.count(item) > 1)
         problems += [f"{key}: {item!r} is repeated; name each once" for item in repeated]
-    if not (study.methods or study.sweep.cells):
+    if not (study.methods or sweep.cells):
         problems.append("methods: got []; must be at least 1 item(s) long unless there is a sweep")
-    if bool(study.sweep.ranks) != bool(study.sweep.weights):
+    if bool(sweep.ranks) != bool(sweep.weights):
         problems.append("sweep.ranks, sweep.weights: only one has items; name both, or neither")
     if init.task in study.starters:
         problems.append(f"mnli_init.tasks: got '{init.task}', which is the intermediate task")
-    if study.sweep.cells and study.sweep.task in study.starters:
+    if sweep.cells and sweep.task in study.starters:
         problems.append(
-            f"sweep.task: got '{study.sweep.task}', which mnli_init.tasks starts from an adapter "
+            f"sweep.task: got '{sweep.task}', which mnli_init.tasks starts from an adapter "
             "of one rank and set of weights; a sweep starts from the encoder, so take it out there"
         )
-    for key, name, task in (
-        *((f"tasks.{name}", name, task) for name, task in study.tasks.items()),
-        ("mnli_init", init.task, init),
-    ):
+    for key, name, task in tasks:
         if not re.fullmatch("[a-z0-9_]+", name):
             problems.append(f"{key}: got '{name}'; must be lower-case letters, digits and '_'")
-        elif task.files and study.data.source != "files":
-            problems.append(f"{key}.files: data.source is '{study.data.source}'; must be 'files'")
-    if study.train.precision == "tf32" and study.train.device != "cuda":
+        elif task.files and data.source != "files":
+            problems.append(f"{key}.files: data.source is '{data.source}'; must be 'files'")
+    if train.precision == "tf32" and train.device != "cuda":
         problems.append(
-            f"train.precision: got 'tf32', which train.device '{study.train.device}' does not "
-            "have; must be float32 or bfloat16"
+            f"train.precision: got 'tf32', which train.device '{train.device}' does not have; "
+            "must be float32 or bfloat16"
         )
-    if study.data.source == "opinions" and study.data.folder:
+    if data.source == "opinions" and data.folder:
         problems.append(
-            f"data.folder: got '{study.data.folder}'; must be empty for data.source 'opinions'"
+            f"data.folder: got '{data.folder}'; must be empty for data.source 'opinions'"
         )
     return problems
-
-
-def _explain(problems: list[Any]) -> str:
-    """Turn what pydantic found out about one key into `key: got value; must be what is allowed`."""
-    first = problems[0]
-    location = _location(first)
-    key = ".".join(map(str, location))
-    if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key; {nearest(str(location[-1]), _known_keys(location[:-1]))}"
-    if first["type"] == "missing":
-        return f"{key}: is missing; add it"
-    rules = dict.fromkeys(_rule(problem) for problem in problems)
-    return f"{key}: got {first['input']!r}; must be {' or '.join(rules)}"
-
-
-def _rule(problem: Any) -> str:
-    context = problem.get("ctx", {})
-    match problem["type"]:
-        case "too_short":
-            return f"at least {context['min_length']} item(s) long"
-        case "string_too_short":
-            return "not empty"
-        case "string_too_long":
-            return f"at most {context['max_length']} characters long"
-        case "string_pattern_mismatch" if context["pattern"] == REVISION:
-            return "a commit: 40 hexadecimal digits"
-        case "string_pattern_mismatch":
-            return "lower-case letters, digits, '-' and '_'"
-        case "model_type" | "dict_type":
-            return "a mapping of keys to values"
-    return str(problem["msg"]).removeprefix("Input should be ")
-
-
-def _location(problem: Any) -> tuple[Any, ...]:
-    # The branches of a union add their own names to the path; they are no keys of the file.
-    branches = ("constrained-", "literal[", "[key]")
-    return tuple(part for part in problem["loc"] if not str(part).startswith(branches))
-
-
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    model: Any = Study
-    for part in location:
-        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            field: Any = model.model_fields[part].annotation
-            field = next((kind for kind in get_args(field) if hasattr(kind, "model_fields")), field)
-            model = TaskParams if part == "tasks" and model is Study else field
-    return list(model.model_fields) if hasattr(model, "model_fields") else list(Study.model_fields)

@@ -32,18 +32,12 @@ METRICS: dict[str, Metric] = {
 
 
 def score(names: Iterable[str], predictions: NDArray, labels: NDArray) -> dict[str, float]:
-    """Score predictions.
+    """Score class indices or scores, of shape (rows,), by each of `names`, keys of `METRICS`.
 
-    Args:
-        names: keys of `METRICS`. F1, precision and recall are those of class 1 (GLUE's convention).
-        predictions: shape (rows,), class indices or scores.
-        labels: shape (rows,), likewise.
+    F1, precision and recall are those of class 1 (GLUE's convention). A correlation with a
+    constant, which is undefined, counts as 0.
 
-    Returns:
-        A fraction for each name. A correlation with a constant, which is undefined, counts as 0.
-
-    Raises:
-        ValueError: the arrays differ in length, are empty, or hold NaN or infinity.
+    Raises ValueError if the arrays differ in length, are empty, or hold NaN or infinity.
     """
     if predictions.shape != labels.shape or predictions.ndim != 1 or len(labels) == 0:
         raise ValueError(f"shapes {predictions.shape} and {labels.shape} cannot be scored")

@@ -17,12 +17,30 @@ from peft_study.data.tasks import Task
 from peft_study.encoders.pretrained import model_config, model_folder
 from peft_study.errors import StudyError, first_line
 from peft_study.files import write_json
+from peft_study.stage_configs import PrepareConfig, PrepareConfigs
 
 HELD_OUT = 0.2  # the share of a source's groups from which validation rows are drawn
 MOST_SHARED = 0.1  # training rows found in the validation split, as a share of it, before it fails
 
 
-def prepare(config: dict[str, Any], directory: Path) -> dict[str, Any]:
+def prepare_all(
+    configs: PrepareConfigs, tasks: Path, intermediate: Path
+) -> dict[Path, dict[str, Any]]:
+    """Prepare all tasks below `tasks`, and the intermediate one; return each folder's summary.
+
+    Raises as `prepare` and `check_intermediate`.
+    """
+    wanted = {tasks / name: config for name, config in configs.tasks.items()}
+    if configs.intermediate:
+        wanted[intermediate] = configs.intermediate
+    summaries = {folder: prepare(config, folder) for folder, config in wanted.items()}
+    check_intermediate(intermediate, {name: tasks / name for name in configs.starters})
+    if not configs.intermediate:
+        write_json(intermediate / "summary.json", {})
+    return summaries
+
+
+def prepare(config: PrepareConfig, directory: Path) -> dict[str, Any]:
     """Read, clean, split and tokenise one task; write it below `directory`; return its summary.
 
     `directory` receives a `datasets` folder with the splits `train` and `validation`, columns
@@ -30,61 +48,57 @@ def prepare(config: dict[str, Any], directory: Path) -> dict[str, Any]:
     them, and `label` (int class or float score), and `summary.json`: rows, rows dropped and why,
     a hash of the row ids, label counts, token-length percentiles and the baseline's scores.
 
-    Raises:
-        StudyError: the source fails, holds too few rows or one class only, or much of the
-            validation split stands in the training split.
+    Raises StudyError if the source fails, holds too few rows or one class only, or much of the
+    validation split stands in the training split.
     """
-    task = Task.from_config(config["task_definition"])
-    source = load_source(config["source"])
-    rows, dropped = clean(source.read_rows(config["task"], task, config["location"]), task)
+    task, encoder = config.definition, config.encoder
+    found = load_source(config.source).read_rows(config.task, task, config.location)
+    rows, dropped = clean(found, task)
     official = sum(row.split == "validation" for row in rows)
     if dropped["also_in_validation"] > MOST_SHARED * official:
         raise StudyError(
-            f"{config['key']}: {dropped['also_in_validation']} training rows stand in the "
+            f"{config.key}: {dropped['also_in_validation']} training rows stand in the "
             f"validation split of {official}; give other files"
         )
-    wanted = config["train_rows"], config["validation_rows"]
     try:
-        train, validation = split(rows, *wanted, config["split_seed"])
+        sides = split(rows, config.train_rows, config.validation_rows, config.split_seed)
     except StudyError as error:
-        raise StudyError(f"{config['key']}.{error}") from None
-    tokenizer = load_tokenizer(config["model"], config["model_revision"])
-    held_out = tokenise(validation, tokenizer, config["max_length"])
-    tokenised = tokenise(train, tokenizer, config["max_length"])
-    vocabulary = model_config(config["model"], config["model_revision"])["vocab_size"]
-    highest = max(pc.max(pc.list_flatten(t["input_ids"])).as_py() for t in (tokenised, held_out))
+        raise StudyError(f"{config.key}.{error}") from None
+    tokenizer = load_tokenizer(encoder.name, encoder.revision)
+    train, held_out = (tokenise(side, tokenizer, config.max_length) for side in sides)
+    vocabulary = model_config(encoder.name, encoder.revision)["vocab_size"]
+    highest = max(pc.max(pc.list_flatten(t["input_ids"])).as_py() for t in (train, held_out))
     if highest >= vocabulary:
         raise StudyError(
-            f"model.name is '{config['model']}': its tokeniser gives token {highest}, its weights "
+            f"model.name is '{encoder.name}': its tokeniser gives token {highest}, its weights "
             f"have {vocabulary}: the tokeniser is another model's"
         )
-    if (len(tokenised), len(held_out)) != (len(train), len(validation)):
+    if (len(train), len(held_out)) != tuple(map(len, sides)):
         raise RuntimeError(f"{directory}: rows were lost when they were tokenised")
     seen = set(map(tuple, held_out["input_ids"].to_pylist()))
     # Cut to max_length, different texts may read the same.
-    leaks = [tuple(ids) in seen for ids in tokenised["input_ids"].to_pylist()]
+    leaks = [tuple(ids) in seen for ids in train["input_ids"].to_pylist()]
     dropped["also_in_validation"] += sum(leaks)
-    if sum(leaks) > MOST_SHARED * len(validation):
+    if sum(leaks) > MOST_SHARED * len(held_out):
         raise StudyError(
-            f"{config['key']}: {sum(leaks)} training rows read as one of the {len(validation)} "
-            f"held out once they are cut to {config['max_length']} tokens; raise max_length"
+            f"{config.key}: {sum(leaks)} training rows read as one of the {len(held_out)} "
+            f"held out once they are cut to {config.max_length} tokens; raise max_length"
         )
-    tables = {"train": tokenised.filter(pa.array([not leak for leak in leaks]))}
-    tables["validation"] = held_out
+    tables = {"train": train.filter(pc.invert(pa.array(leaks))), "validation": held_out}
     labels = {name: table["label"].to_pylist() for name, table in tables.items()}
+    kind = "class" if task.labels else "score"
     for name, values in labels.items():
         if len(set(values)) < 2:
-            kind = "class" if task.labels else "score"
-            raise StudyError(f"{config['key']}: the {name} split holds one {kind} only")
+            raise StudyError(f"{config.key}: the {name} split holds one {kind} only")
     datasets.disable_progress_bars()
     # A fixed fingerprint: the default one is random, and would change the bytes of every run.
     splits = {n: datasets.Dataset(table, fingerprint="prepared") for n, table in tables.items()}
     datasets.DatasetDict(splits).save_to_disk(str(directory))
-    verify(directory, [*train, *validation], tokenizer, config["max_length"])
+    verify(directory, [*sides[0], *sides[1]], tokenizer, config.max_length)
     summary = {
-        "task": config["task"],
+        "task": config.task,
         "dropped": dropped,
-        "baseline": baseline(task, labels["train"], labels["validation"]),
+        "baseline": baseline(task, **labels),
         "splits": {name: _describe(task, table) for name, table in tables.items()},
     }
     write_json(directory / "summary.json", summary)
@@ -102,7 +116,6 @@ def clean(rows: Iterable[Row], task: Task) -> tuple[list[Row], dict[str, int]]:
     kept: list[tuple[Row, tuple[str, ...]]] = []
     seen: set[tuple[str, ...]] = set()
     dropped = dict.fromkeys(("missing_label", "empty_text", "repeated_text"), 0)
-    dropped["also_in_validation"] = 0
     for row in rows:
         spelling = tuple(sorted(map(_spelling, row.texts)))
         if not all(text.strip() for text in row.texts):
@@ -134,43 +147,34 @@ def split(
     Rows whose source does not say on which side they are are placed by a hash of the seed and the
     group, so a group that one task holds out, no other task with that seed trains on: not even the
     intermediate task. The hash also decides which rows are drawn first; None takes all.
-
-    Raises:
-        StudyError: there are fewer rows than asked for.
+    Raises StudyError if there are fewer rows than asked for.
     """
 
-    def place(row: Row) -> float:
-        digest = hashlib.sha256(f"{seed}:{row.group}".encode()).digest()
+    def place(group: str) -> float:
+        digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64
 
-    ordered = sorted(((place(row), row) for row in rows), key=lambda p: (p[0], p[1].group))
+    places = {row.group: place(row.group) for row in rows}
     sides: dict[str, list[Row]] = {"train": [], "validation": []}
-    for position, row in ordered:
-        sides[row.split or ("validation" if position < HELD_OUT else "train")].append(row)
+    for row in sorted(rows, key=lambda row: (places[row.group], row.group)):
+        sides[row.split or ("validation" if places[row.group] < HELD_OUT else "train")].append(row)
     for name, wanted in (("train", train_rows), ("validation", validation_rows)):
         found = len(sides[name])
         if wanted and found < wanted:
-            raise StudyError(
-                f"{name}_rows: got {wanted}; must be at most the {found} that are there"
-            )
+            allowed = f"must be at most the {found} that are there"
+            raise StudyError(f"{name}_rows: got {wanted}; {allowed}")
         if found < 2:
             raise StudyError(f"{name}_rows: {found} usable rows are left; at least 2 are needed")
     return sides["train"][:train_rows], sides["validation"][:validation_rows]
 
 
 def load_tokenizer(model: str, revision: str | None) -> Any:
-    """Load a model's tokeniser.
-
-    Raises:
-        StudyError: its files are damaged, or need a package that is not installed.
-    """
+    """Load a tokeniser; raise StudyError for damaged files, or such as need a missing package."""
     from transformers import AutoTokenizer  # heavy, and not needed to check what is prepared
 
     folder = model_folder(model, revision)
     try:
-        return AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, use_fast=True, trust_remote_code=False
-        )
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     # The libraries below raise errors of many kinds for a damaged file.
     except Exception as error:
         raise StudyError(
@@ -183,41 +187,30 @@ def tokenise(rows: list[Row], tokenizer: Any, max_length: int) -> pa.Table:
 
     The table is built column by column from the same list, so a label cannot leave its text.
     """
-    columns = [list(texts) for texts in zip(*(row.texts for row in rows), strict=True)]
-    encoded = tokenizer(*columns, truncation=True, max_length=max_length)
-    return pa.table(
-        {
-            "id": [row.id for row in rows],
-            **{
-                name: pa.array(encoded[name], pa.list_(pa.int32()))
-                for name in ("input_ids", "token_type_ids")
-                if name in encoded
-            },
-            "label": [row.label for row in rows],
-        }
-    )
+    texts = map(list, zip(*(row.texts for row in rows), strict=True))
+    encoded = tokenizer(*texts, truncation=True, max_length=max_length)
+    columns = {"id": [row.id for row in rows]}
+    for name in ("input_ids", "token_type_ids"):
+        if name in encoded:
+            columns[name] = pa.array(encoded[name], pa.list_(pa.int32()))
+    return pa.table(columns | {"label": [row.label for row in rows]})
 
 
 def verify(directory: Path, rows: list[Row], tokenizer: Any, max_length: int) -> None:
     """Read back what was written and check each label, and a sample of texts, against its row.
 
-    A label that has left its text trains a model on noise, and no later stage could tell.
-
-    Raises:
-        RuntimeError: a row's label or tokens are not those of its source.
+    A label that has left its text, which raises RuntimeError here, trains a model on noise, and no
+    later stage could tell.
     """
     source = {row.id: row for row in rows}
     if len(source) != len(rows):
         raise RuntimeError(f"{directory}: two rows have the same id")
     for name, stored in datasets.load_from_disk(str(directory)).items():
         for identity, label in zip(stored["id"], stored["label"], strict=True):
-            if source[identity].label != label:
-                raise RuntimeError(
-                    f"{directory} {name}: row {identity} has label {label}, its source "
-                    f"{source[identity].label}"
-                )
-        sample = stored.select(range(0, len(stored), max(1, len(stored) // 500)))
-        for row in sample:
+            if (own := source[identity].label) != label:
+                found = f"row {identity} has label {label}, its source {own}"
+                raise RuntimeError(f"{directory} {name}: {found}")
+        for row in stored.select(range(0, len(stored), max(1, len(stored) // 500))):
             texts = source[row["id"]].texts
             expected = tokenizer(*texts, truncation=True, max_length=max_length)["input_ids"]
             if row["input_ids"] != expected:
@@ -227,17 +220,12 @@ def verify(directory: Path, rows: list[Row], tokenizer: Any, max_length: int) ->
 def check_intermediate(intermediate: Path, prepared: dict[str, Path]) -> None:
     """Check that the intermediate task trains on no row that a task which starts from it holds out.
 
-    Args:
-        intermediate: the folder of the prepared intermediate task.
-        prepared: the folders of the tasks that start from it, by name.
-
-    Raises:
-        StudyError: it does, as where both were made from one file.
+    `prepared` has the folders of these tasks by name. Raises StudyError where it does, as where
+    both were made from one file.
     """
     if not prepared:
         return
-    rows = datasets.load_from_disk(str(intermediate))["train"]["input_ids"]
-    trained = set(map(tuple, rows))
+    trained = set(map(tuple, datasets.load_from_disk(str(intermediate))["train"]["input_ids"]))
     for name, folder in prepared.items():
         held_out = datasets.load_from_disk(str(folder))["validation"]["input_ids"]
         if shared := sum(tuple(ids) in trained for ids in held_out):
@@ -247,26 +235,23 @@ def check_intermediate(intermediate: Path, prepared: dict[str, Path]) -> None:
             )
 
 
-def baseline(task: Task, train: list[Any], validation: list[Any]) -> dict[str, float]:
+def baseline(task: Task, train: list[float], validation: list[float]) -> dict[str, float]:
     """Score a constant prediction: the majority class of `train`, or its mean for regression."""
     constant = Counter(train).most_common(1)[0][0] if task.labels else float(np.mean(train))
     return score(task.metrics, np.full(len(validation), constant), np.asarray(validation))
 
 
-def _describe(task: Task, table: pa.Table) -> dict[str, Any]:
+def _describe(task: Task, table: pa.Table) -> dict[str, object]:
     ids, labels = table["id"].to_pylist(), table["label"].to_pylist()
     lengths = pc.list_value_length(table["input_ids"]).to_numpy()
-    percentiles = np.percentile(lengths, [5, 25, 50, 75, 95, 100])
-    counts: dict[str, Any]
-    if task.labels:
-        counts = {name: labels.count(index) for index, name in enumerate(task.labels)}
-    else:
-        counts = {"min": min(labels), "mean": float(np.mean(labels)), "max": max(labels)}
+    counts = {name: labels.count(index) for index, name in enumerate(task.labels or ())}
+    scores = {"min": min(labels), "mean": float(np.mean(labels)), "max": max(labels)}
     return {
         "rows": len(labels),
         "sha256_of_ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
-        "labels": counts,
+        "labels": counts or scores,
         "token_length_percentiles": {
-            str(p): float(v) for p, v in zip((5, 25, 50, 75, 95, 100), percentiles, strict=True)
+            str(percent): float(np.percentile(lengths, percent))
+            for percent in (5, 25, 50, 75, 95, 100)
         },
     }

@@ -4,18 +4,16 @@ A task is a row of this table. Where its rows come from is a source's business
 (`peft_study.data.sources`), how long it is trained the parameters' (`params.yaml`).
 """
 
-from dataclasses import dataclass
-from typing import Any
+from peft_study.records import Record
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(Record):
     """One task.
 
     Attributes:
         texts: names of the one or two text columns, in the order the model reads them.
-        labels: the classes in the order of their integer labels; None for a regression task,
-            whose labels are floats and whose loss is the mean squared error.
+        labels: the classes in the order of their integer labels; None for a regression, whose
+            labels are floats and whose loss is the mean squared error.
         metrics: names in `peft_study.data.metrics`; the first decides which evaluation is best.
         score_range: least and greatest label of a regression task; None for classes, or where
             any finite score is allowed.
@@ -34,21 +32,12 @@ class Task:
         """Width of the task head: a unit per class, or one for regression."""
         return len(self.labels) if self.labels else 1
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Task":
-        """Rebuild a task from a stage's configuration, which holds it in full."""
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in config.items()
-            }
-        )
-
 
 _PAIR = ("sentence1", "sentence2")
 _NLI = ("premise", "hypothesis")
 _ENTAILMENT = ("entailment", "not_entailment")
 _NLI_LABELS = ("entailment", "neutral", "contradiction")
+DOMAINS = ("movie", "product", "editorial", "tweet")
 _POLARITY = Task(("text",), ("negative", "positive"), ("accuracy", "f1"))
 _RATING = Task(("text",), None, ("pearson", "spearman"), score_range=(-4.0, 4.0))
 
@@ -66,12 +55,6 @@ TASKS: dict[str, Task] = {
     "wnli": Task(_PAIR, ("not_entailment", "entailment"), ("accuracy",)),
     "snli": Task(_NLI, _NLI_LABELS, ("accuracy",)),
     "ag_news": Task(("text",), ("World", "Sports", "Business", "Sci/Tech"), ("accuracy",)),
-    "movie_polarity": _POLARITY,
-    "product_polarity": _POLARITY,
-    "editorial_polarity": _POLARITY,
-    "tweet_polarity": _POLARITY,
-    "movie_rating": _RATING,
-    "product_rating": _RATING,
-    "editorial_rating": _RATING,
-    "tweet_rating": _RATING,
+    **{f"{domain}_polarity": _POLARITY for domain in DOMAINS},
+    **{f"{domain}_rating": _RATING for domain in DOMAINS},
 }

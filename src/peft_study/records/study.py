@@ -1,0 +1,111 @@
+"""The study as findings speak of it: `configs/report.json`."""
+
+from typing import Literal
+
+from peft_study.records import Record
+
+Report = Literal["first", "best", "last"]  # an evaluation of a run
+
+
+class MethodInfo(Record):
+    """A method of the study, as the table of methods and the parameters describe it."""
+
+    name: str  # of its parameters and files
+    label: str  # what figures and tables call it
+    family: str  # `lora`, `adapter` or `full`; methods of one family compute the same
+    place: int  # in the table of methods, which decides its marks in every figure
+    exported: bool  # whether its adapters are saved in PEFT's format
+    settings: dict[str, int | float | str | tuple[str, ...]]
+
+    @property
+    def rank(self) -> int | None:
+        return self._units("r")
+
+    @property
+    def bottleneck(self) -> int | None:
+        return self._units("bottleneck")
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The weights that LoRA adapts."""
+        targets = self.settings.get("targets", ())
+        return targets if isinstance(targets, tuple) else ()
+
+    def _units(self, key: str) -> int | None:
+        units = self.settings.get(key)
+        return units if isinstance(units, int) else None
+
+
+class TaskInfo(Record):
+    name: str
+    metric: str  # the main one
+    labels: tuple[str, ...] | None  # in order; None for a regression
+
+
+class ModelInfo(Record):
+    name: str
+    revision: str | None
+    max_length: int  # the most tokens of a text that it reads
+
+    @property
+    def short(self) -> str:
+        """The name without its owner, in lower case, as `published.csv` has it."""
+        return self.name.rpartition("/")[-1].lower()
+
+
+class DataInfo(Record):
+    source: str
+    folder: str | None
+    split_seed: int
+
+
+class InitInfo(Record):
+    mode: str
+    task: str  # the intermediate one
+    tasks: tuple[str, ...]  # that start from it
+
+
+class SweepInfo(Record):
+    """The grid of ranks and sets of weights; empty without a sweep."""
+
+    task: str
+    ranks: tuple[int, ...]
+    weights: tuple[tuple[str, ...], ...]
+
+
+class StudyInfo(Record):
+    """What findings say of the study: `configs/report.json`."""
+
+    study: str
+    model: ModelInfo
+    data: DataInfo
+    seeds: tuple[int, ...]
+    methods: tuple[MethodInfo, ...]  # in the order of their table
+    tasks: tuple[TaskInfo, ...]
+    report: Report
+    mnli_init: InitInfo
+    sweep: SweepInfo
+    equivalence_margin: float
+    iso_margin: float
+    published: tuple[str, ...]
+    params: dict[str, object]
+    packages: dict[str, str]
+    known_labels: dict[str, str]  # of all methods: parity counts, and papers publish, others
+
+    def method(self, name: str) -> MethodInfo | None:
+        """Return a method of the study by name; None if it is not part of it."""
+        return next((method for method in self.methods if method.name == name), None)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The label of each of the study's methods, by name."""
+        return {method.name: method.label for method in self.methods}
+
+    def label(self, method: str) -> str:
+        """Return the label of any method; the name of one that is none here."""
+        return (self.known_labels | self.labels).get(method, method)
+
+    @property
+    def main_metrics(self) -> dict[str, str]:
+        """The main metric of each task, by name, in the study's order."""
+        return {task.name: task.metric for task in self.tasks}

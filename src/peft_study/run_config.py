@@ -1,0 +1,113 @@
+"""One run, resolved and typed: what a stage reads, and what a run depends on but data and start.
+
+`peft_study.configure` makes these records from the parameters and the tables, once.
+"""
+
+from typing import Literal
+
+from peft_study.data.tasks import Task
+from peft_study.encoders.architectures import Architecture, Weight
+from peft_study.records import Record
+
+# A run's saved weights, with their description, in PEFT's format for LoRA.
+ADAPTER, WEIGHTS_FILE, CONFIG_FILE = "adapter", "adapter_model.safetensors", "adapter_config.json"
+
+Device = Literal["cpu", "cuda", "mps"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+
+class LoraSettings(Record):
+    """Low-rank adaptation (Hu et al. 2021, section 4.1); `dropout` is before A."""
+
+    r: int
+    alpha: float
+    dropout: float
+    targets: tuple[Weight, ...]
+
+
+class AdapterHSettings(Record):
+    """Bottleneck adapters (Houlsby et al. 2019, section 2.1): units and activation."""
+
+    bottleneck: int
+    activation: Literal["relu", "gelu", "swish", "tanh"]
+
+
+class FullFtSettings(Record):
+    """Full fine-tuning, of which nothing is to be set."""
+
+
+Settings = LoraSettings | AdapterHSettings | FullFtSettings
+
+
+class Hyperparameters(Record):
+    """How a run is trained; `learning_rate` is the highest of its schedule."""
+
+    epochs: int
+    batch_size: int
+    gradient_accumulation_steps: int
+    learning_rate: float
+    warmup_ratio: float
+    weight_decay: float
+    adam_beta2: float
+    max_grad_norm: float
+    evaluations_per_epoch: int
+    head: Literal["trained", "frozen"]
+    report: Literal["best", "last"]
+    device: Device
+    precision: Precision
+
+
+class Encoder(Record):
+    """The pretrained encoder: its name, its revision or the hash of its files, and what it is."""
+
+    name: str
+    revision: str | None
+    sha256: str | None
+    architecture: Architecture
+
+
+class RunConfig(Record):
+    """What a run is asked to do, apart from its seed.
+
+    `definition` is the task's row of its table, or the user's own; `packages` are the versions of
+    the libraries that may change the run's result.
+    """
+
+    method: str
+    module: str
+    task: str
+    definition: Task
+    encoder: Encoder
+    settings: Settings
+    train: Hyperparameters
+    save_weights: bool
+    packages: dict[str, str]
+
+
+class CellConfig(Record):
+    """One method's runs on one task, by seed; `starts`: from the intermediate task's weights."""
+
+    run: RunConfig
+    seeds: tuple[int, ...]
+    starts: bool = False
+
+
+class RunResult(Record):
+    """What a finished run says of itself; `failure` is why it has no result.
+
+    `value` is the task's main metric at `step`, the evaluation that is reported; `seconds` are of
+    training, on CPUs of the processor.
+    """
+
+    metric: str
+    value: float | None
+    step: int
+    steps: int
+    seconds: float
+    failure: str | None = None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"no result: {self.failure}"
+        score = f"{self.metric} {self.value:.4f} at step {self.step} of {self.steps}"
+        return f"{score}, {self.seconds:.0f} s of training"

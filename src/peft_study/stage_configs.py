@@ -1,0 +1,59 @@
+"""What each stage is asked to do, typed: the files of `configs/`, which `configure` writes."""
+
+from peft_study.data.tasks import Task
+from peft_study.records import Record
+from peft_study.run_config import CellConfig, Encoder, RunConfig
+
+
+class PrepareConfig(Record):
+    """One task to prepare; `key` is that of the parameters, for messages.
+
+    `location` decides the rows, as its source's `locate` returned it; of `train_rows` and
+    `validation_rows` None takes all; `max_length` counts tokens, special ones included.
+    """
+
+    key: str
+    task: str
+    definition: Task
+    source: str
+    location: dict[str, object]
+    split_seed: int
+    train_rows: int | None
+    validation_rows: int | None
+    encoder: Encoder
+    packages: dict[str, str]
+    max_length: int
+
+
+class PrepareConfigs(Record):
+    """The tasks of the study, by name; the intermediate task, and the tasks that start from it."""
+
+    tasks: dict[str, PrepareConfig]
+    intermediate: PrepareConfig | None
+    starters: tuple[str, ...]
+
+
+class InitConfig(Record):
+    """The intermediate runs by method, and by method whose run its tasks start from."""
+
+    cells: dict[str, CellConfig]
+    starts: dict[str, str | None]
+
+
+class ProfileConfig(Record):
+    """What to measure on which task; `reference` is the cell that others are compared with."""
+
+    task: str
+    batch_size: int
+    rounds: int
+    reference: str
+    assumed_watts: float | None
+    cells: dict[str, RunConfig]
+    packages: dict[str, str]
+
+
+class ParityConfig(Record):
+    """On which encoder, and with which versions, implementations are compared."""
+
+    encoder: Encoder
+    packages: dict[str, str]
