@@ -5,14 +5,14 @@ implemented by the `adapters` library: unlike the paper, it leaves the LayerNorm
 """
 
 import logging
-from typing import Any
+from dataclasses import asdict
 
 import adapters
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from peft_study.study import AdapterHParams
+from peft_study.run_config import AdapterHSettings
 
 _NAME = "adapter_h"
 
@@ -20,28 +20,22 @@ _NAME = "adapter_h"
 logging.getLogger("adapters.model_mixin").setLevel(logging.ERROR)
 
 
-def adapt(model: Any, params: AdapterHParams, seed: int) -> PreTrainedModel:
-    """Freeze `model` and add two bottleneck adapters to each of its layers, in place.
+def adapt(model: PreTrainedModel, settings: AdapterHSettings, seed: int) -> PreTrainedModel:
+    """Freeze a classifier and add two bottleneck adapters to each of its layers, in place.
 
-    Args:
-        model: a sequence classifier of a known architecture.
-        params: bottleneck (units) and activation.
-        seed: seeds the global generator, from which the adapters are drawn.
-
-    Returns:
-        The same model; only the adapters require gradients.
+    Then only the adapters require gradients; `seed` seeds the global generator, from which they
+    are drawn.
     """
     torch.manual_seed(seed)
     # The library takes a ratio and rounds down; half a unit more survives the rounding.
-    ratio = model.config.hidden_size / (params.bottleneck + 0.5)
-    config = adapters.DoubleSeqBnConfig(reduction_factor=ratio, non_linearity=params.activation)
-    adapters.init(model)
-    model.add_adapter(_NAME, config=config, set_active=True)
+    ratio = model.config.hidden_size / (settings.bottleneck + 0.5)
+    config = adapters.DoubleSeqBnConfig(reduction_factor=ratio, non_linearity=settings.activation)
+    adapters.init(model)  # which gives the model another `add_adapter`
+    model.add_adapter(_NAME, config=config, set_active=True)  # type: ignore[call-arg]
     model.requires_grad_(False)
     for parameter in adapter_state(model).values():
         parameter.requires_grad = True
-    adapted: PreTrainedModel = model
-    return adapted
+    return model
 
 
 def adapter_state(model: PreTrainedModel) -> dict[str, nn.Parameter]:
@@ -50,11 +44,6 @@ def adapter_state(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     return {name: value for name, value in model.named_parameters() if marker in name}
 
 
-def adapter_config(model: PreTrainedModel, params: AdapterHParams) -> dict[str, Any]:
+def adapter_config(model: PreTrainedModel, settings: AdapterHSettings) -> dict[str, object]:
     """Describe the adapters."""
-    return {
-        "method": "adapter_h",
-        "bottleneck": params.bottleneck,
-        "activation": params.activation,
-        "model_type": model.config.model_type,
-    }
+    return {"method": "adapter_h"} | asdict(settings) | {"model_type": model.config.model_type}

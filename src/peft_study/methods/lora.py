@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from peft_study.encoders.backbone import projections, replace_module
-from peft_study.methods.saved import PEFT_PREFIX, adapter_config, initialise
-from peft_study.study import LoraParams
+from peft_study.encoders.backbone import projections
+from peft_study.methods.saved import adapter_config, initialise, lora_state
+from peft_study.run_config import LoraSettings
 
 __all__ = ["LoRALinear", "adapt", "adapter_config", "adapter_state", "merge", "merged", "unmerge"]
 
@@ -25,14 +25,14 @@ class LoRALinear(nn.Linear):
     one it replaces. Merged, it computes what `nn.Linear` computes, with W0 + (alpha / r) B A.
     """
 
-    def __init__(self, linear: nn.Linear, params: LoraParams) -> None:
+    def __init__(self, linear: nn.Linear, settings: LoraSettings) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
-        self.lora_A = nn.Parameter(linear.weight.new_empty(params.r, self.in_features))
-        self.lora_B = nn.Parameter(linear.weight.new_zeros(self.out_features, params.r))
-        self.dropout = nn.Dropout(params.dropout)
-        self.scaling = params.alpha / params.r
+        self.lora_A = nn.Parameter(linear.weight.new_empty(settings.r, self.in_features))
+        self.lora_B = nn.Parameter(linear.weight.new_zeros(self.out_features, settings.r))
+        self.dropout = nn.Dropout(settings.dropout)
+        self.scaling = settings.alpha / settings.r
         self.merged = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,44 +61,27 @@ class LoRALinear(nn.Linear):
             self.merged = False
 
 
-def adapt(model: PreTrainedModel, params: LoraParams, seed: int) -> PreTrainedModel:
-    """Freeze `model` and add low-rank updates to its attention projections, in place.
+def adapt(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PreTrainedModel:
+    """Freeze a classifier and add low-rank updates to its attention projections, in place.
 
-    Args:
-        model: a sequence classifier of a known architecture.
-        params: rank, alpha, dropout, targets.
-        seed: draws the A matrices.
+    Then only the A matrices, drawn from `seed`, and the B matrices require gradients.
 
-    Returns:
-        The same model; only the A and B matrices require gradients.
-
-    Raises:
-        StudyError: the architecture is unknown.
-
-    Source: Hu et al. 2021, section 4.1.
+    Raises StudyError: the architecture is unknown.
     """
     model.requires_grad_(False)
-    for path, linear in projections(model, list(params.targets)).items():
-        replace_module(model, path, LoRALinear(linear, params))
+    for path, linear in projections(model, list(settings.targets)).items():
+        model.set_submodule(path, LoRALinear(linear, settings))
     initialise(adapter_state(model), seed)
     return model
 
 
 def adapter_state(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     """Return the live A and B matrices by the names that PEFT saves them under."""
-    return {
-        f"{PEFT_PREFIX}{path}.{name}.weight": getattr(module, name)
-        for path, module in model.named_modules()
-        if isinstance(module, LoRALinear)
-        for name in ("lora_A", "lora_B")
-    }
+    return lora_state(model, LoRALinear)
 
 
 def merge(model: PreTrainedModel) -> None:
-    """Merge every low-rank update into its weight: inference then costs what the base model's does.
-
-    Source: Hu et al. 2021, section 4.1, "No Additional Inference Latency".
-    """
+    """Merge every update into its weight (section 4.1, "No Additional Inference Latency")."""
     for module in model.modules():
         if isinstance(module, LoRALinear):
             module.merge()

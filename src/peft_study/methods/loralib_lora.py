@@ -1,41 +1,30 @@
 """LoRA as the paper's authors implement it in `loralib`: the second reference."""
 
+from functools import partial
+
 import loralib
-from torch import nn
 from transformers import PreTrainedModel
 
-from peft_study.encoders.backbone import projections, replace_module
-from peft_study.methods.saved import PEFT_PREFIX, adapter_config, initialise
-from peft_study.study import LoraParams
+from peft_study.encoders.backbone import projections
+from peft_study.methods.saved import adapter_config, initialise, lora_state
+from peft_study.run_config import LoraSettings
 
 __all__ = ["adapt", "adapter_config", "adapter_state"]
 
 
-def adapt(model: PreTrainedModel, params: LoraParams, seed: int) -> PreTrainedModel:
+def adapt(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PreTrainedModel:
     """Freeze `model` and put loralib's layers into it, in place. Otherwise as `lora.adapt`."""
-    for path, linear in projections(model, list(params.targets)).items():
+    for path, linear in projections(model, list(settings.targets)).items():
+        sizes = linear.in_features, linear.out_features, settings.r
+        like = {"bias": linear.bias is not None, "device": linear.weight.device}
         layer = loralib.Linear(
-            linear.in_features,
-            linear.out_features,
-            r=params.r,
-            lora_alpha=params.alpha,
-            lora_dropout=params.dropout,
-            merge_weights=False,
-            bias=linear.bias is not None,
-            device=linear.weight.device,
+            *sizes, settings.alpha, settings.dropout, merge_weights=False, **like
         )
         layer.weight, layer.bias = linear.weight, linear.bias
-        replace_module(model, path, layer)
+        model.set_submodule(path, layer)
     loralib.mark_only_lora_as_trainable(model)
     initialise(adapter_state(model), seed)
     return model
 
 
-def adapter_state(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    """Return the live A and B matrices by the names that PEFT saves them under."""
-    return {
-        f"{PEFT_PREFIX}{path}.{name}.weight": getattr(module, name)
-        for path, module in model.named_modules()
-        if isinstance(module, loralib.Linear)
-        for name in ("lora_A", "lora_B")
-    }
+adapter_state = partial(lora_state, kind=loralib.Linear)

@@ -1,18 +1,29 @@
-"""What the three LoRA implementations share: how A and B start, and how they are saved."""
+"""Adapters in files: what is saved of a run, in PEFT's format for LoRA, and how A and B start."""
 
 import math
-from typing import Any
+from pathlib import Path
 
 import torch
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from peft_study.encoders.backbone import head_parameters, projections
-from peft_study.study import LoraParams
+from peft_study.errors import StudyError
+from peft_study.files import read_json, replacing, write_json
+from peft_study.methods import Method
+from peft_study.run_config import CONFIG_FILE, WEIGHTS_FILE, LoraSettings, Settings
 
 PEFT_PREFIX = "base_model.model."
+# What a saved adapter's description says beyond how to compute with it. Names of targets may be
+# patterns; the tensors' names decide.
+DESCRIPTIVE = {
+    *("base_model_name_or_path", "inference_mode", "lora_dropout"),
+    *("modules_to_save", "target_modules", "task_type"),
+}
 
 
+@torch.no_grad()
 def initialise(state: dict[str, nn.Parameter], seed: int) -> None:
     """Draw A (r, in) Kaiming-uniform with a = sqrt(5) and set B (out, r) to zero.
 
@@ -20,26 +31,38 @@ def initialise(state: dict[str, nn.Parameter], seed: int) -> None:
     PEFT do; the paper's section 4.1 names a Gaussian.
     """
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in state.items():
-            if ".lora_A." in name:
-                drawn = torch.empty(parameter.shape, device="cpu")
-                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
-                parameter.copy_(drawn)
-            else:
-                parameter.zero_()
+    for name, parameter in state.items():
+        if ".lora_A." in name:
+            drawn = torch.empty(parameter.shape, device="cpu")
+            nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+            parameter.copy_(drawn)
+        else:
+            parameter.zero_()
 
 
-def adapter_config(model: PreTrainedModel, params: LoraParams) -> dict[str, Any]:
+def lora_state(model: nn.Module, kind: type[nn.Module], part: str = "") -> dict[str, nn.Parameter]:
+    """Return the live A and B of layers of a `kind`, by the names that PEFT saves them under.
+
+    They are the layers' parameters `lora_A` and `lora_B`, or the `part` of these.
+    """
+    return {
+        f"{PEFT_PREFIX}{path}.{name}.weight": module.get_parameter(name + part)
+        for path, module in model.named_modules()
+        if isinstance(module, kind)
+        for name in ("lora_A", "lora_B")
+    }
+
+
+def adapter_config(model: PreTrainedModel, settings: LoraSettings) -> dict[str, object]:
     """Describe the adapter as PEFT's `adapter_config.json`, for `PeftModel.from_pretrained`."""
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS",
         "base_model_name_or_path": None,
-        "r": params.r,
-        "lora_alpha": params.alpha,
-        "lora_dropout": params.dropout,
-        "target_modules": sorted(projections(model, list(params.targets))),
+        "r": settings.r,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "target_modules": sorted(projections(model, list(settings.targets))),
         "modules_to_save": sorted({name.split(".")[0] for name in head_parameters(model)}),
         "bias": "none",
         "fan_in_fan_out": False,
@@ -47,3 +70,78 @@ def adapter_config(model: PreTrainedModel, params: LoraParams) -> dict[str, Any]
         "use_rslora": False,
         "inference_mode": True,
     }
+
+
+def count_trainable(model: PreTrainedModel, method: Method) -> dict[str, int]:
+    """Count trainable parameters: of the adapter, of the task head, and of both."""
+    adapter = sum(p.numel() for p in method.adapter_state(model).values() if p.requires_grad)
+    head = sum(p.numel() for p in head_parameters(model).values() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if adapter + head != total:
+        raise RuntimeError(f"{total} parameters train, but adapter {adapter} + head {head}")
+    return {"adapter": adapter, "head": head, "total": total}
+
+
+def save_adapter(
+    model: PreTrainedModel, method: Method, settings: Settings, directory: Path
+) -> None:
+    """Write the adapter and the head as safetensors, with a JSON description, into `directory`.
+
+    For the three LoRA methods this is PEFT's format, which `peft.PeftModel.from_pretrained` loads.
+    """
+    saved = method.adapter_state(model) | _saved_head(model)
+    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in saved.items()}
+    with replacing(directory / WEIGHTS_FILE) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    write_json(directory / CONFIG_FILE, method.adapter_config(model, settings))
+
+
+def load_adapter(
+    model: PreTrainedModel, method: Method, settings: Settings, directory: Path, head: bool = True
+) -> None:
+    """Copy a saved adapter into an adapted `model`, and its head unless `head` is False.
+
+    Raises StudyError: the adapter's description or a tensor's shape is not that of `settings`, as
+    after a change of alpha, rank or targets.
+    """
+    described, path = directory / CONFIG_FILE, directory / WEIGHTS_FILE
+    stored, tensors = read_json(described), load_file(path)
+    for key, value in method.adapter_config(model, settings).items():
+        if key not in DESCRIPTIVE and (found := stored.get(key, value)) != value:
+            raise StudyError(f"{described}: {key} is {found!r}, this adapter's is {value!r}")
+    wanted = method.adapter_state(model) | (_saved_head(model) if head else {})
+    hint = "it was trained with another rank, bottleneck or set of targets"
+    if extra := sorted(set(tensors) - set(wanted) - set(_saved_head(model))):
+        raise StudyError(f"{path}: '{extra[0]}' has no place in this adapter; {hint}")
+    _copy(tensors, wanted, path, hint)
+
+
+def is_encoder(directory: Path) -> bool:
+    """Say whether `directory` holds a fully fine-tuned encoder rather than an adapter."""
+    return read_json(directory / CONFIG_FILE).get("method") == "full_ft"
+
+
+def load_encoder(model: PreTrainedModel, directory: Path) -> None:
+    """Copy a fully fine-tuned encoder, without its head, into a `model` not yet adapted.
+
+    Raises StudyError: the encoder is of another architecture or size.
+    """
+    head = head_parameters(model)
+    wanted = {name: p for name, p in model.named_parameters() if name not in head}
+    path = directory / WEIGHTS_FILE
+    _copy(load_file(path), wanted, path, "it was trained on another model")
+
+
+@torch.no_grad()
+def _copy(
+    tensors: dict[str, Tensor], wanted: dict[str, nn.Parameter], path: Path, hint: str
+) -> None:
+    for name, parameter in wanted.items():
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if found != (needed := tuple(parameter.shape)):
+            raise StudyError(f"{path}: '{name}' has shape {found}, not {needed}; {hint}")
+        parameter.copy_(tensors[name])
+
+
+def _saved_head(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    return {PEFT_PREFIX + name: value for name, value in head_parameters(model).items()}

@@ -1,97 +1,87 @@
 """Latency of inference: does an adapter cost anything, and does merging take the cost away?"""
 
+import copy
+import statistics
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from transformers import PreTrainedModel
 
-from peft_study.data.tasks import Task
 from peft_study.encoders.backbone import load_model
-from peft_study.methods import lora
+from peft_study.methods import METHODS, lora
 from peft_study.profiling.intervals import ratio
 from peft_study.profiling.meters import synchronize
 from peft_study.profiling.steps import alternating
+from peft_study.records.costs import InferenceCost, Latency, Percentiles, Recipe
+from peft_study.run_config import RunConfig
 from peft_study.training import loop
 from peft_study.training.batches import Split, load_splits
 from peft_study.training.packing import classify, pack
 
-BASE = "base model"
+BASE = Recipe()
 BATCH = 64
 WARM_UP = 2
 ONE_BY_ONE = 10  # examples in a round
 
 
-def profile_inference(
-    configs: dict[str, dict[str, Any]], data: Path, rounds: int
-) -> dict[str, dict[str, Any]]:
-    """Measure latency of every model: the pretrained one, and each cell's; our LoRA merged, too.
+def profile_inference(configs: list[RunConfig], data: Path, rounds: int) -> list[InferenceCost]:
+    """Measure latency of every model: the pretrained one, and each method's; our LoRA merged, too.
 
     The weights are those at the start of training, with our LoRA's B drawn at random; what they are
-    does not change the time. Models take turns within a round, in alternating order.
-
-    Args:
-        configs: cells of `configs/profile.json`.
-        data: the prepared task, whose validation split is computed.
-        rounds: how often each is measured.
-
-    Returns:
-        By model, for `batch_1`, `batch_64` and `validation_set`: `seconds` (per example, per
-        example, of the whole set): median, 5th and 95th percentile of `n` rounds; and `ratio` to
-        the pretrained model in the same round: median with its 95% interval.
+    does not change the time. Models take turns within each of the `rounds`, in alternating order,
+    on the validation split of the prepared task.
     """
-    config = next(iter(configs.values()))
-    accelerator = loop.make_accelerator(config["train"])
-    task = Task.from_config(config["task_definition"])
+    accelerator, task = loop.make_accelerator(configs[0].train), configs[0].definition
     _, validation = load_splits(data)
-    models = build_models(configs, task, accelerator)
-    found: dict[str, dict[str, list[float]]] = {
+    models = build_models(configs, accelerator)
+    found: dict[str, dict[Recipe, list[float]]] = {
         kind: {name: [] for name in models} for kind in ("batch_1", "batch_64", "validation_set")
     }
     for number in range(-WARM_UP, rounds):
-        rows = np.arange(BATCH) + max(number, 0) * BATCH
-        batch = [int(row) % len(validation) for row in rows]
+        begin = max(number, 0) * BATCH
+        batch = [row % len(validation) for row in range(begin, begin + BATCH)]
         for name in alternating(list(models), number):
-            timed = {
-                "batch_1": seconds_one_by_one(models[name], validation, batch, accelerator),
-                "batch_64": seconds_of_batch(models[name], validation, batch, accelerator),
-            }
+            one_by_one = [
+                seconds_of_batch(models[name], validation, [row], accelerator)
+                for row in batch[:ONE_BY_ONE]
+            ]
+            together = seconds_of_batch(models[name], validation, batch, accelerator)
             if number >= 0:
-                for kind, seconds in timed.items():
-                    found[kind][name].append(seconds)
+                found["batch_1"][name].append(statistics.fmean(one_by_one))
+                found["batch_64"][name].append(together)
     for number in range(max(3, rounds // 4)):
         for name in alternating(list(models), number):
-            begin = time.perf_counter()
+            start = time.perf_counter()
             loop.predict(models[name], validation, task, accelerator)
-            found["validation_set"][name].append(time.perf_counter() - begin)
-    return {
-        name: {kind: describe(by_name[name], by_name[BASE]) for kind, by_name in found.items()}
-        for name in models
-    }
+            found["validation_set"][name].append(time.perf_counter() - start)
+    return [
+        InferenceCost(
+            recipe, *(describe(seconds[recipe], seconds[BASE]) for seconds in found.values())
+        )
+        for recipe in models
+    ]
 
 
 def build_models(
-    configs: dict[str, dict[str, Any]], task: Task, accelerator: Accelerator
-) -> dict[str, Any]:
-    """Return the pretrained model, each cell's, and our LoRA's merged, in evaluation mode."""
-    config = next(iter(configs.values()))
-    base = load_model(config["model"], task.num_outputs, 1, config["model_revision"])
-    models: dict[str, Any] = {BASE: base}
-    for name, cell in configs.items():
-        models[name] = loop.build(cell, seed=1)[1]
-        if cell["method"] == "lora":
-            merged = loop.build(cell, seed=1)[1]
-            for model in (models[name], merged):
-                randomise(model)
+    configs: list[RunConfig], accelerator: Accelerator
+) -> dict[Recipe, PreTrainedModel]:
+    """Return the pretrained model, each method's, and our LoRA's merged, in evaluation mode."""
+    encoder, outputs = configs[0].encoder, configs[0].definition.num_outputs
+    models = {BASE: load_model(encoder.name, outputs, 1, encoder.revision)}
+    for config in configs:
+        model = models[Recipe.of(config)] = loop.build(config, seed=1)[1]
+        if METHODS[config.method].merges:
+            randomise(model)
+            merged = models[Recipe.of(config, merged=True)] = copy.deepcopy(model)
             lora.merge(merged)
-            models[f"{name} merged"] = merged
-    return {name: accelerator.prepare(model).eval() for name, model in models.items()}
+    return {recipe: accelerator.prepare(model).eval() for recipe, model in models.items()}
 
 
 @torch.no_grad()
-def randomise(model: Any) -> None:
+def randomise(model: PreTrainedModel) -> None:
     """Set our LoRA's B, which starts at zero, to small random numbers, always the same."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in lora.adapter_state(model).items():
@@ -100,7 +90,9 @@ def randomise(model: Any) -> None:
 
 
 @torch.no_grad()
-def seconds_of_batch(model: Any, split: Split, rows: list[int], accelerator: Accelerator) -> float:
+def seconds_of_batch(
+    model: PreTrainedModel, split: Split, rows: list[int], accelerator: Accelerator
+) -> float:
     """Return the seconds per example of one batch, from tokens to logits."""
     synchronize(accelerator.device)
     begin = time.perf_counter()
@@ -110,19 +102,7 @@ def seconds_of_batch(model: Any, split: Split, rows: list[int], accelerator: Acc
     return (time.perf_counter() - begin) / len(rows)
 
 
-def seconds_one_by_one(
-    model: Any, split: Split, rows: list[int], accelerator: Accelerator
-) -> float:
-    """Return the seconds per example of a few examples, each a batch of its own."""
-    few = rows[:ONE_BY_ONE]
-    return sum(seconds_of_batch(model, split, [row], accelerator) for row in few) / len(few)
-
-
-def describe(values: list[float], reference: list[float]) -> dict[str, Any]:
+def describe(values: list[float], reference: list[float]) -> Latency:
     """Return percentiles of `values`, and their ratio to `reference`."""
-    low, median, high = np.percentile(values, [5, 50, 95])
-    return {
-        "n": len(values),
-        "seconds": {"median": float(median), "p5": float(low), "p95": float(high)},
-        "ratio": ratio(values, reference),
-    }
+    seconds = Percentiles(*np.percentile(values, [50, 5, 95]).tolist())
+    return Latency(len(values), seconds, ratio(values, reference))

@@ -7,10 +7,10 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from peft_study.errors import first_line
 
 SAMPLING_SECONDS = 0.01  # between two looks at the memory
+_SIZE = ctypes.c_size_t
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -52,39 +53,27 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-class MemorySampler:
-    """The mean of what `read` returns, in bytes, during a `with` block."""
+@contextmanager
+def sampled(read: Callable[[], int]) -> Iterator[list[int]]:
+    """Yield a list that fills with what `read` returns, in bytes, during the `with` block."""
+    samples, done = [read()], threading.Event()
 
-    def __init__(self, read: Callable[[], int]) -> None:
-        self._read = read
-        self._samples: list[int] = []
+    def sample() -> None:
+        while not done.wait(SAMPLING_SECONDS):
+            samples.append(read())
 
-    def __enter__(self) -> "MemorySampler":
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    @property
-    def mean(self) -> float:
-        """The mean of the samples."""
-        return sum(self._samples) / len(self._samples)
-
-    def _sample(self) -> None:
-        while True:
-            self._samples.append(self._read())
-            if self._stop.wait(SAMPLING_SECONDS):
-                return
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        done.set()
+        thread.join()
 
 
 def resident_bytes() -> int:
     """Return the resident memory of this process now."""
-    found: int = psutil.Process().memory_info().rss
-    return found
+    return psutil.Process().memory_info().rss
 
 
 def reset_peak() -> None:
@@ -108,54 +97,37 @@ def peak_resident_bytes() -> int:
 class _MallInfo(ctypes.Structure):
     """`struct mallinfo2` of glibc's malloc.h."""
 
-    _fields_ = (
-        ("eight_others", ctypes.c_size_t * 8),
-        ("fordblks", ctypes.c_size_t),
-        ("keepcost", ctypes.c_size_t),
-    )
+    _fields_ = (("eight_others", _SIZE * 8), ("fordblks", _SIZE), ("keepcost", _SIZE))
 
 
 def freed_bytes() -> int:
     """Return what this process's allocator holds for its next use; 0 unless it is glibc's."""
-    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
-    if mallinfo is None:
-        return 0
-    mallinfo.restype = _MallInfo
-    return int(mallinfo().fordblks)
+    if mallinfo := getattr(ctypes.CDLL(None), "mallinfo2", None):
+        mallinfo.restype = _MallInfo
+    return int(mallinfo().fordblks) if mallinfo else 0
 
 
-class SavedTensors:
-    """The bytes that a `with` block's forward pass keeps for its backward pass.
+@contextmanager
+def saved_tensors(parameters: Iterable[Tensor]) -> Iterator[dict[int, int]]:
+    """Yield the bytes that a `with` block's forward pass keeps for its backward pass, by storage.
 
     Each storage counts once, and none of `parameters`' does: what is left are the activations.
     """
+    known = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    found: dict[int, int] = {}
 
-    def __init__(self, parameters: Iterator[Tensor]) -> None:
-        self._known = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-        self._found: dict[int, int] = {}
-
-    def __enter__(self) -> "SavedTensors":
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
-        self._hooks.__enter__()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._hooks.__exit__(*exception)
-
-    @property
-    def bytes(self) -> int:
-        """What was kept."""
-        return sum(self._found.values())
-
-    def _pack(self, tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._known:
-            self._found[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in known:
+            found[storage.data_ptr()] = storage.nbytes()
         return tensor.detach()
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield found
 
 
 class Meter(Protocol):
-    """What can say how much energy was used."""
+    """What can say how much energy, in joules, was used from `begin` to `end`."""
 
     def begin(self) -> None: ...
     def end(self) -> float: ...
@@ -166,8 +138,7 @@ class ZeusMeter:
 
     Both are counters of the hardware, read at the ends of a window: nothing is sampled.
 
-    Raises:
-        NotMeasurable: neither is readable on this machine, or a GPU is used whose is not.
+    Raises NotMeasurable: neither is readable on this machine, or a GPU is used whose is not.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -192,15 +163,13 @@ class ZeusMeter:
         self.sources = ["NVML"] * bool(gpus) + ["RAPL"] * bool(packages)
 
     def begin(self) -> None:
-        """Begin a window."""
         self._monitor.begin_window("window")
 
     def end(self) -> float:
         """Return the joules since `begin`; NaN if a counter went backwards, as when it wraps."""
         found = self._monitor.end_window("window")
-        parts = [*found.gpu_energy.values()]
-        for more in (found.cpu_energy, found.dram_energy):
-            parts += (more or {}).values()
+        sources = (found.gpu_energy, found.cpu_energy, found.dram_energy)
+        parts = [joules for source in sources for joules in (source or {}).values()]
         return float(sum(parts)) if min(parts) >= 0 else math.nan
 
 
@@ -213,11 +182,9 @@ class AssumedPower:
         self.watts = watts
 
     def begin(self) -> None:
-        """Begin a window."""
         self._began = time.perf_counter()
 
     def end(self) -> float:
-        """Return the joules since `begin`, as estimated."""
         return self.watts * (time.perf_counter() - self._began)
 
 

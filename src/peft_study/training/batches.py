@@ -1,24 +1,21 @@
 """Tokenised rows, and the order in which they are batched."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import datasets
 import torch
 from torch import Tensor
 
+from peft_study.records import Record
 
-@dataclass(frozen=True)
-class Split:
-    """The rows of one split.
 
-    Attributes:
-        ids: row identifiers of the source.
-        columns: `input_ids` and, where the model has them, `token_type_ids`; a tensor per row.
-        labels: shape (rows,), int64 classes or float32 scores.
+class Split(Record):
+    """The rows of one split: their identifiers in the source, columns and labels.
+
+    Columns are `input_ids` and, where the model has them, `token_type_ids`: a tensor per row.
+    Labels (rows,) are int64 classes or float32 scores.
     """
 
     ids: list[str]
@@ -33,16 +30,15 @@ def load_splits(directory: Path) -> tuple[Split, Split]:
     """Load the training and validation splits that `peft_study.data.prepare` wrote."""
     datasets.disable_progress_bars()
     stored = datasets.load_from_disk(str(directory))
-    splits = []
-    for name in ("train", "validation"):
-        rows: dict[str, Any] = stored[name].to_dict()
-        labels = torch.tensor(rows.pop("label"))
-        if labels.is_floating_point():
-            labels = labels.to(torch.float32)
-        ids = rows.pop("id")
-        columns = {column: _per_row(values) for column, values in rows.items()}
-        splits.append(Split(ids=ids, columns=columns, labels=labels))
-    return splits[0], splits[1]
+    return _split(stored["train"]), _split(stored["validation"])
+
+
+def _split(stored: datasets.Dataset) -> Split:
+    rows = stored.to_dict()
+    ids, labels = rows.pop("id"), torch.tensor(rows.pop("label"))
+    if labels.is_floating_point():
+        labels = labels.to(torch.float32)
+    return Split(ids, {column: _per_row(values) for column, values in rows.items()}, labels)
 
 
 def training_order(rows: int, batch_size: int, epochs: int, seed: int) -> Iterator[list[int]]:

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peft_study.encoders.backbone import replace_module
-
 RANGE = 2**16
 
 
@@ -53,4 +51,4 @@ def use_fast_dropout(model: nn.Module) -> None:
     """Replace every `torch.nn.Dropout` of `model`, in place."""
     for path, module in list(model.named_modules()):
         if type(module) is nn.Dropout:
-            replace_module(model, path, Dropout(module.p))
+            model.set_submodule(path, Dropout(module.p))

@@ -23,17 +23,8 @@ from peft_study.data.tasks import Task
 from peft_study.encoders.backbone import head_parameters, load_model, set_head
 from peft_study.errors import StudyError
 from peft_study.files import replacing, write_json
-from peft_study.methods import (
-    WEIGHTS_FILE,
-    Method,
-    count_trainable,
-    is_encoder,
-    load_adapter,
-    load_encoder,
-    load_method,
-    save_adapter,
-)
-from peft_study.study import method_params_of
+from peft_study.methods import Method, load_method, saved
+from peft_study.run_config import ADAPTER, WEIGHTS_FILE, Hyperparameters, RunConfig, RunResult
 from peft_study.training.batches import Split, by_length, load_splits, longest_first, training_order
 from peft_study.training.dropout import use_fast_dropout
 from peft_study.training.packing import classify, pack
@@ -43,25 +34,10 @@ EVALUATION_BATCH = 64
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
-class RunResult(NamedTuple):
-    """What a finished run says of itself on the terminal."""
-
-    seed: int
-    metric: str
-    value: float
-    step: int
-    steps: int
-    seconds: float
-
-
 class Step(NamedTuple):
-    """The state after an optimiser step.
+    """The number of an optimiser step, from 1, and what it left.
 
-    Attributes:
-        step: optimiser steps so far.
-        loss: mean loss of the batch, a scalar tensor without gradient.
-        tokens: tokens in the batch.
-        learning_rate: of the next step.
+    `loss` is the batch's mean, a scalar without gradient; `learning_rate` is the next step's.
     """
 
     step: int
@@ -71,7 +47,7 @@ class Step(NamedTuple):
 
 
 def train_run(
-    config: dict[str, Any],
+    config: RunConfig,
     seed: int,
     data: Path,
     start: Path | None,
@@ -85,36 +61,32 @@ def train_run(
     predictions of every evaluation), `run.json` (steps, counts of trainable parameters) and, if the
     configuration says so, `adapter/`, the weights of the evaluation that `train.report` chooses.
     All but the timings depends on the arguments alone, however often the run was interrupted and
-    went on from its checkpoint.
+    went on from its checkpoint. A run whose loss is no longer finite would diverge every time: it
+    ends there, and writes `run.json` alone, with the reason.
 
     Args:
-        config: a cell's configuration: a file of `configs/train/`, or an item of
-            `configs/sweep.json` or `configs/mnli_init.json`.
         seed: draws the head, the adapter, the order of the rows and the dropout.
         data: a folder that `peft_study.data.prepare` wrote.
         start: a folder with an intermediate task's adapter, or its fully fine-tuned encoder; its
             head is not used. None, or a folder without weights, starts from the pretrained encoder.
-        directory: receives the files.
         checkpoint: where to save the run's state from time to time, and to go on from.
 
-    Raises:
-        StudyError: the start does not fit the adapter, the loss is no longer finite, or the device
-            is not at hand.
+    Raises StudyError: the start does not fit the adapter, or the device is not at hand.
     """
-    accelerator = make_accelerator(config["train"])
-    task, hyper = Task.from_config(config["task_definition"]), config["train"]
+    task, hyper = config.definition, config.train
+    accelerator = make_accelerator(hyper)
     train, validation = load_splits(data)
     method, model = build(config, seed, start)
     model = accelerator.prepare(model)
     adamw = make_optimizer(model, hyper)
     reportable = method.adapter_state(model) | head_parameters(model)
-    metric, rate = task.metrics[0], hyper["learning_rate"]
-    steps_per_epoch = math.ceil(len(train) / hyper["batch_size"])
-    evaluations = evaluation_points(
-        hyper["epochs"], steps_per_epoch, hyper["evaluations_per_epoch"]
-    )
+    metric = task.metrics[0]
+    steps_per_epoch = math.ceil(len(train) / hyper.batch_size)
+    evaluations = evaluation_points(hyper.epochs, steps_per_epoch, hyper.evaluations_per_epoch)
+    counts = saved.count_trainable(model, method)
+    about = {"device": model.device.type, "seed": seed, "trainable": counts}
     # A merged weight would be rounded as a whole, and a small update lost, in lower precision.
-    full_precision = hyper["precision"] == "float32"
+    full_precision = hyper.precision == "float32"
     merging = getattr(method, "merged", nullcontext) if full_precision else nullcontext
 
     run = checkpoint.load(model, adamw) if checkpoint else Progress()
@@ -132,15 +104,15 @@ def train_run(
                 logits = predict(model, validation, task, accelerator)
             loss = float(task_loss(task, logits, validation.labels))
             if not math.isfinite(loss):
-                raise StudyError(
-                    f"{config['method']} {config['task']} seed {seed}: the loss is {loss} after "
-                    f"step {run.step}; lower the learning rate {rate}"
-                )
-            found = decide(task, logits).numpy(), validation.labels.numpy()
-            scores = score(task.metrics, *found)
-            if hyper["report"] == "last" or all(scores[metric] > e[metric] for e in run.history):
+                found = f"the loss is {loss} after step {run.step}"
+                why = f"{found}; lower the learning rate {hyper.learning_rate}"
+                write_json(directory / "run.json", about | {"steps": run.step, "failure": why})
+                return RunResult(metric, None, run.step, run.step, run.seconds, why)
+            decided = decide(task, logits).numpy()
+            scores = score(task.metrics, decided, validation.labels.numpy())
+            if hyper.report == "last" or all(scores[metric] > e[metric] for e in run.history):
                 run.reported = run.step
-                if config["save_weights"]:
+                if config.save_weights:
                     run.kept = {name: p.detach().clone() for name, p in reportable.items()}
             train_loss = float(torch.stack(run.losses).mean())
             run.losses.clear()
@@ -151,10 +123,8 @@ def train_run(
                 | scores
                 | {"learning_rate": step.learning_rate, "tokens": run.tokens}
             )
-            seconds = now() - clock
-            run.timings.append(
-                {"step": run.step, "train_seconds": run.seconds, "evaluation_seconds": seconds}
-            )
+            seconds = {"train_seconds": run.seconds, "evaluation_seconds": now() - clock}
+            run.timings.append({"step": run.step} | seconds)
             clock = now()
         if checkpoint and checkpoint.due():
             run.seconds += now() - clock
@@ -166,34 +136,24 @@ def train_run(
             pd.DataFrame(rows).to_csv(temporary, index=False)
     with replacing(directory / "predictions.parquet") as temporary:
         predictions(task, validation, run).to_parquet(temporary, index=False)
-    if config["save_weights"]:
+    if config.save_weights:
         with torch.no_grad():
             for name, parameter in reportable.items():
                 parameter.copy_(run.kept[name])
-        save_adapter(model, method, method_params_of(config), directory / "adapter")
-    write_json(
-        directory / "run.json",
-        {
-            "device": model.device.type,
-            "seed": seed,
-            "steps": run.step,
-            "reported_step": run.reported,
-            "trainable": count_trainable(model, method),
-        },
-    )
+        saved.save_adapter(model, method, config.settings, directory / ADAPTER)
+    write_json(directory / "run.json", about | {"steps": run.step, "reported_step": run.reported})
     value = next(row[metric] for row in run.history if row["step"] == run.reported)
-    return RunResult(seed, metric, value, run.reported, run.step, run.seconds)
+    return RunResult(metric, value, run.reported, run.step, run.seconds)
 
 
-def make_accelerator(hyper: dict[str, Any]) -> Accelerator:
+def make_accelerator(hyper: Hyperparameters) -> Accelerator:
     """Set up `train.device` and `train.precision`, with deterministic algorithms only.
 
     On CPUs a process computes on one thread, which makes a run's arithmetic independent of how many
     runs share the machine. bfloat16 is autocast: weights, gradients and the optimiser's state stay
     in float32. TF32 rounds the factors of CUDA's float32 matrix products to 10 bits.
 
-    Raises:
-        StudyError: the machine does not have the device.
+    Raises StudyError: the machine does not have the device.
     """
     keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -201,17 +161,13 @@ def make_accelerator(hyper: dict[str, Any]) -> Accelerator:
     torch.use_deterministic_algorithms(True)
     # Filling what is about to be written would find its readers, at a cost of up to 8% of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cuda.matmul.allow_tf32 = hyper["precision"] == "tf32"
-    torch.backends.cudnn.allow_tf32 = hyper["precision"] == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = hyper.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = hyper.precision == "tf32"
     accelerator = Accelerator(
-        cpu=hyper["device"] == "cpu",
-        mixed_precision="bf16" if hyper["precision"] == "bfloat16" else "no",
+        cpu=hyper.device == "cpu", mixed_precision="bf16" if hyper.precision == "bfloat16" else "no"
     )
-    if accelerator.device.type != hyper["device"]:
-        raise StudyError(
-            f"train.device is '{hyper['device']}', but this machine has "
-            f"'{accelerator.device.type}' only"
-        )
+    if (found := accelerator.device.type) != hyper.device:
+        raise StudyError(f"train.device is '{hyper.device}', but this machine has '{found}' only")
     return accelerator
 
 
@@ -228,28 +184,26 @@ def keep_freed_memory() -> None:
 
 
 def build(
-    config: dict[str, Any], seed: int, start: Path | None = None
+    config: RunConfig, seed: int, start: Path | None = None
 ) -> tuple[Method, PreTrainedModel]:
     """Load the encoder, adapt it and set its head, all from `config`, `seed` and `start` alone."""
-    method, params = load_method(config["method"]), method_params_of(config)
-    outputs = Task.from_config(config["task_definition"]).num_outputs
-    model = load_model(config["model"], outputs, seed, config["model_revision"])
-    weights = start if start is not None and (start / WEIGHTS_FILE).is_file() else None
-    if weights and is_encoder(weights):
-        load_encoder(model, weights)
-    method.adapt(model, params, seed)
-    if weights and not is_encoder(weights):
-        load_adapter(model, method, params, weights, head=False)
-    set_head(model, config["train"]["head"])
+    method, encoder = load_method(config.module), config.encoder
+    model = load_model(encoder.name, config.definition.num_outputs, seed, encoder.revision)
+    weights = start if start and (start / WEIGHTS_FILE).is_file() else None
+    if weights and saved.is_encoder(weights):
+        saved.load_encoder(model, weights)
+    method.adapt(model, config.settings, seed)
+    if weights and not saved.is_encoder(weights):
+        saved.load_adapter(model, method, config.settings, weights, head=False)
+    set_head(model, config.train.head)
     use_fast_dropout(model)
     return method, model
 
 
-def make_optimizer(model: PreTrainedModel, hyper: dict[str, Any]) -> torch.optim.AdamW:
+def make_optimizer(model: PreTrainedModel, hyper: Hyperparameters) -> torch.optim.AdamW:
     """Return AdamW over the trainable parameters of `model`, fused into one pass over them."""
-    groups = parameter_groups(model, hyper["weight_decay"])
-    betas = (0.9, hyper["adam_beta2"])
-    return torch.optim.AdamW(groups, lr=hyper["learning_rate"], betas=betas, fused=True)
+    groups, betas = parameter_groups(model, hyper.weight_decay), (0.9, hyper.adam_beta2)
+    return torch.optim.AdamW(groups, lr=hyper.learning_rate, betas=betas, fused=True)
 
 
 def training_steps(
@@ -257,7 +211,7 @@ def training_steps(
     adamw: torch.optim.AdamW,
     train: Split,
     task: Task,
-    hyper: dict[str, Any],
+    hyper: Hyperparameters,
     seed: int,
     accelerator: Accelerator,
     done: int = 0,
@@ -271,16 +225,16 @@ def training_steps(
     steps; `model` and `adamw` must then be as those steps left them. Who measures gives `phase`,
     whose contexts "forward", "backward" and "optimiser" are entered one after the other.
     """
-    steps = hyper["epochs"] * math.ceil(len(train) / hyper["batch_size"])
-    warmup = math.ceil(hyper["warmup_ratio"] * steps)
+    steps = hyper.epochs * math.ceil(len(train) / hyper.batch_size)
+    warmup = math.ceil(hyper.warmup_ratio * steps)
     trainable = [parameter for group in adamw.param_groups for parameter in group["params"]]
-    order = training_order(len(train), hyper["batch_size"], hyper["epochs"], seed)
+    order = training_order(len(train), hyper.batch_size, hyper.epochs, seed)
     for number, rows in enumerate(islice(order, done, None), done):
         model.train()
         torch.manual_seed(step_seed(seed, number))
         rows = longest_first(train, rows)  # as `pack` likes them; a batch has no order
         loss, tokens = torch.zeros((), device=accelerator.device), 0
-        piece = math.ceil(len(rows) / hyper["gradient_accumulation_steps"])
+        piece = math.ceil(len(rows) / hyper.gradient_accumulation_steps)
         for begin in range(0, len(rows), piece):
             part = rows[begin : begin + piece]
             with phase("forward"):
@@ -294,20 +248,17 @@ def training_steps(
             loss += share.detach()
             tokens += batch.tokens
         with phase("optimiser"):
-            accelerator.clip_grad_norm_(trainable, hyper["max_grad_norm"])
+            accelerator.clip_grad_norm_(trainable, hyper.max_grad_norm)
             for group in adamw.param_groups:
-                group["lr"] = hyper["learning_rate"] * linear_schedule(number, warmup, steps)
+                group["lr"] = hyper.learning_rate * linear_schedule(number, warmup, steps)
             adamw.step()
             adamw.zero_grad()
-        following = hyper["learning_rate"] * linear_schedule(number + 1, warmup, steps)
+        following = hyper.learning_rate * linear_schedule(number + 1, warmup, steps)
         yield Step(number + 1, loss, tokens, following)
 
 
 def linear_schedule(step: int, warmup: int, steps: int) -> float:
-    """Return the learning rate's factor after `step` of `steps` steps.
-
-    It rises from 0 to 1 over the `warmup` steps, then falls to 0 at the last.
-    """
+    """Return the learning rate's factor: from 0 to 1 over `warmup` steps, then to 0 at the last."""
     if step < warmup:
         return step / warmup
     return (steps - step) / max(1, steps - warmup)
@@ -351,8 +302,7 @@ def predict(model: PreTrainedModel, split: Split, task: Task, accelerator: Accel
     logits = torch.empty(len(split), task.num_outputs)
     for rows in by_length(split, EVALUATION_BATCH):
         with accelerator.autocast():
-            found = classify(model, pack(split, rows, model))
-        logits[rows] = found.float().cpu()
+            logits[rows] = classify(model, pack(split, rows, model)).float().cpu()
     return logits
 
 
@@ -362,23 +312,10 @@ def decide(task: Task, logits: Tensor) -> Tensor:
 
 
 def predictions(task: Task, split: Split, run: Progress) -> pd.DataFrame:
-    """Tabulate every evaluation of `run`.
-
-    Returns:
-        A row per evaluation and example, with columns `id`, `label`, `prediction` (a class index
-        or a score), `logits` (list of float32), `step` and `epoch`.
-    """
-    frames = [
-        pd.DataFrame(
-            {
-                "id": split.ids,
-                "label": split.labels.numpy(),
-                "prediction": decide(task, logits).numpy(),
-                "logits": list(logits.numpy()),
-                "step": row["step"],
-                "epoch": row["epoch"],
-            }
-        )
-        for row, logits in zip(run.history, run.logits, strict=True)
-    ]
+    """Return a row for each evaluation of `run` and each example, logits as a list of float32."""
+    frames, labelled = [], {"id": split.ids, "label": split.labels.numpy()}
+    for row, logits in zip(run.history, run.logits, strict=True):
+        found = {"prediction": decide(task, logits).numpy(), "logits": list(logits.numpy())}
+        place = {"step": row["step"], "epoch": row["epoch"]}
+        frames.append(pd.DataFrame(labelled | found | place))
     return pd.concat(frames, ignore_index=True)

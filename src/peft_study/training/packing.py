@@ -9,7 +9,7 @@ first token.
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from peft_study.encoders.architectures import architecture
@@ -19,7 +19,7 @@ GROUP = 8  # examples that are padded to each other's length for attention
 
 
 class Group(NamedTuple):
-    """Consecutive examples of a batch that attend side by side, padded to the longest of them.
+    """Consecutive examples that attend side by side, padded to the longest of them.
 
     Attributes:
         padded: for every place of every head, (examples * heads * longest), which of the group's
@@ -71,16 +71,14 @@ def pack(split: Split, examples: list[int], model: PreTrainedModel) -> Batch:
     inputs.setdefault("token_type_ids", torch.zeros_like(inputs["input_ids"]))
     first = lengths.cumsum(0) - lengths
     place = torch.arange(int(lengths.sum())) - first.repeat_interleave(lengths)
-    # RoBERTa counts positions from the padding index.
-    origin = config.pad_token_id + 1 if config.model_type == "roberta" else 0
-    inputs["position_ids"] = place + origin
+    after_padding = architecture(config.model_type).positions_after_padding
+    inputs["position_ids"] = place + (config.pad_token_id + 1 if after_padding else 0)
     # GPUs would wait for the start of each group's operations; DeBERTa-v2 would project the
     # embeddings of relative positions for each.
-    in_one = model.device.type != "cpu" or getattr(config, "relative_attention", False)
-    heads, device = config.num_attention_heads, model.device
-    groups = [
-        _group(part, heads, device) for part in lengths.split(len(lengths) if in_one else GROUP)
-    ]
+    device, heads = model.device, config.num_attention_heads
+    in_one = device.type != "cpu" or getattr(config, "relative_attention", False)
+    parts = lengths.split(len(lengths) if in_one else GROUP)
+    groups = [_group(part, heads, device) for part in parts]
     sizes = [group.placed.numel() for group in groups]
     placed = {name: tensor[None].to(device) for name, tensor in inputs.items()}
     return Batch(placed, first.to(device), heads, groups, sizes)
@@ -98,56 +96,54 @@ def _group(lengths: Tensor, heads: int, device: torch.device) -> Group:
     return Group(*(tensor.to(device) for tensor in tensors))
 
 
-def classify(model: Any, batch: Batch) -> Tensor:
+def classify(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Return the logits (examples, outputs) of a batch, as the model's own forward would.
 
     The layers are the model's own modules, as a method has adapted them; what replaces the model's
     own code is the way between them.
     """
-    base = getattr(model, architecture(model.config.model_type).base)
-    embedded = base.embeddings(**batch.inputs)[0]
-    hidden, relative = embedded, _relative_positions(base, batch)
-    convolution = getattr(base.encoder, "conv", None)
-    layers = list(enumerate(base.encoder.layer, 1))
-    for number, layer in layers:
-        convolved = number == 1 and convolution is not None
-        first_only = number == len(layers) and not convolved
-        context = attend(model, layer, hidden, batch, relative, first_only)
-        hidden = _feed_forward(layer, hidden[batch.first] if first_only else hidden, context)
+    names = architecture(model.config.model_type)
+    base = getattr(model, names.base)
+    encoder, relative = base.encoder, None
+    if getattr(encoder, "relative_attention", False):  # DeBERTa-v2's, all examples in one group
+        relative = encoder.get_rel_pos(batch.groups[0].real), encoder.get_rel_embedding()
+    hidden = embedded = base.embeddings(**batch.inputs)[0]
+    for number, layer in enumerate(encoder.layer, 1):
+        convolved = number == 1 and getattr(encoder, "conv", None) is not None
+        first_only = number == len(encoder.layer) and not convolved
+        context = _attend(layer, names.projections, hidden, batch, relative, first_only)
+        read = hidden[batch.first] if first_only else hidden
+        attended = layer.attention.output(context, read)
+        hidden = layer.output(layer.intermediate(attended), attended)
         if convolved:
-            hidden = _convolve(convolution, embedded, hidden, batch)
+            hidden = _convolve(encoder.conv, embedded, hidden, batch)
     # The heads read the first token of a sequence: give each example's as a sequence of one.
     first = (hidden if first_only else hidden[batch.first])[:, None]
-    if model.config.model_type == "roberta":
-        logits: Tensor = model.classifier(first)
-    else:
-        pooler = base.pooler if model.config.model_type == "bert" else model.pooler
-        logits = model.classifier(model.dropout(pooler(first)))
-    return logits
+    if names.pooler is not None:
+        first = model.get_submodule("dropout")(model.get_submodule(names.pooler)(first))
+    return model.get_submodule("classifier")(first)
 
 
-def attend(
-    model: Any,
+def _attend(
     layer: Any,
+    paths: dict[str, str],
     hidden: Tensor,
     batch: Batch,
-    relative: tuple[Tensor, Tensor] | None = None,
-    first_only: bool = False,
+    relative: tuple[Tensor, Tensor] | None,
+    first_only: bool,
 ) -> Tensor:
     """Let every token of `hidden` (tokens, width) attend to its own example.
 
     Args:
-        model: a classifier of a known architecture.
-        layer: one of its layers.
+        layer: of an encoder, whose projections are at `paths`.
         hidden: what the layer reads.
         batch: where the examples lie.
-        relative: DeBERTa-v2's relative positions and their embeddings.
+        relative: DeBERTa-v2's relative positions (1, longest, longest) and their embeddings.
         first_only: return what the first tokens read, (examples, width), and no more.
 
     Source: Vaswani et al. 2017, equation 1; with `relative`, He et al. 2021 (DeBERTa), equation 4.
     """
     attention = layer.attention.self
-    paths = architecture(model.config.model_type).projections
     query, key, value = (layer.get_submodule(paths[name]) for name in ("query", "key", "value"))
     keys, values = (SideBySide.apply(part(hidden), batch) for part in (key, value))
     # transformers computes DeBERTa-v2's terms of positions for as many queries as keys only.
@@ -214,27 +210,12 @@ def _side_by_side(tokens: Tensor, batch: Batch) -> tuple[Tensor, ...]:
 def _end_to_end(groups: tuple[Tensor, ...], batch: Batch) -> Tensor:
     width = groups[0].shape[-1]
     rows = groups[0].new_empty(sum(batch.sizes), width)
-    parts = rows.split(batch.sizes)
-    for part, examples, group in zip(parts, groups, batch.groups, strict=True):
+    for part, examples, group in zip(rows.split(batch.sizes), groups, batch.groups, strict=True):
         torch.index_select(examples.reshape(-1, width), 0, group.placed, out=part)
     return rows.view(batch.tokens, -1)
 
 
-def _feed_forward(layer: Any, hidden: Tensor, context: Tensor) -> Tensor:
-    attended = layer.attention.output(context, hidden)
-    fed: Tensor = layer.output(layer.intermediate(attended), attended)
-    return fed
-
-
-def _relative_positions(base: Any, batch: Batch) -> tuple[Tensor, Tensor] | None:
-    """Return the relative positions (1, longest, longest) of DeBERTa-v2, and their embeddings."""
-    if not getattr(base.encoder, "relative_attention", False):
-        return None
-    of_that_length = batch.groups[0].real
-    return base.encoder.get_rel_pos(of_that_length), base.encoder.get_rel_embedding()
-
-
-def _convolve(convolution: Any, embedded: Tensor, hidden: Tensor, batch: Batch) -> Tensor:
+def _convolve(convolution: nn.Module, embedded: Tensor, hidden: Tensor, batch: Batch) -> Tensor:
     """Apply DeBERTa-v2's convolution to each example by itself."""
     sides = [SideBySide.apply(tokens, batch) for tokens in (embedded, hidden)]
     convolved = []

@@ -21,12 +21,10 @@ class Progress:
     """What a run has done so far, apart from its weights and its optimiser's state.
 
     Attributes:
-        step: optimiser steps.
-        tokens: tokens trained on.
+        step, tokens: optimiser steps, and tokens trained on.
         seconds: of training, evaluations not counted; of the processor on CPUs.
         reported: the step of the evaluation that `train.report` has chosen so far.
-        history: a row per evaluation.
-        timings: likewise, of seconds.
+        history, timings: a row per evaluation.
         losses: of the steps since the last evaluation, scalars on the model's device.
         logits: of every evaluation, (rows, outputs).
         kept: the weights to save, as they were at step `reported`.
@@ -44,11 +42,9 @@ class Progress:
 
 
 class Checkpoint:
-    """The last saved state of one run: a file in a folder, named after its own hash.
+    """The last saved state of one run: a file, named after its hash, in the run's own folder.
 
-    Args:
-        directory: of this run alone.
-        interval: seconds between saved states.
+    One is due `interval` seconds after the last.
     """
 
     def __init__(self, directory: Path, interval: float) -> None:
@@ -70,11 +66,8 @@ class Checkpoint:
             # One that no loss has reached yet has no state.
             for key, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}/{name}"] = value
-        scalars = {
-            key: value
-            for key, value in vars(progress).items()
-            if key not in ("losses", "logits", "kept")
-        }
+        tensor_fields = ("losses", "logits", "kept")
+        scalars = {key: v for key, v in vars(progress).items() if key not in tensor_fields}
         self.directory.mkdir(parents=True, exist_ok=True)
         temporary = self.directory / FILE.format("unfinished")
         metadata = {"progress": json.dumps(scalars)}
@@ -85,11 +78,11 @@ class Checkpoint:
             other.unlink()
         self._saved = time.monotonic()
 
+    @torch.no_grad()
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-        """Set `model` and `optimizer` to the saved state and return its progress.
+        """Set `model` and `optimizer` to the saved state, if there is one, and return its progress.
 
-        Without a saved state nothing changes, and the progress is that of a run not begun. A file
-        that does not have the hash that its name says is reported and removed.
+        A file that does not have the hash that its name says is reported and removed.
         """
         # What a kill left of a save; the state before it is still there.
         (self.directory / FILE.format("unfinished")).unlink(missing_ok=True)
@@ -103,22 +96,16 @@ class Checkpoint:
                 progress = Progress(**json.loads(file.metadata()["progress"]))
             trainable = _trainable(model)
             device = next(iter(trainable.values())).device
-            losses = tensors.get("losses", torch.empty(0)).to(device)
-            progress.losses = list(losses.unbind())
+            progress.losses = list(tensors.get("losses", torch.empty(0)).to(device).unbind())
             logits = _below(tensors, "logits/")
             progress.logits = [logits[str(i)] for i in range(len(logits))]
             progress.kept = _below(tensors, "kept/")
-            states = {key: _below(tensors, f"{key}/") for key in ("step", "exp_avg", "exp_avg_sq")}
-            with torch.no_grad():
-                for name, parameter in trainable.items():
-                    parameter.copy_(tensors[f"parameter/{name}"])
-                    found = {
-                        key: state[name].to(device)
-                        for key, state in states.items()
-                        if name in state
-                    }
-                    if found:
-                        optimizer.state[parameter] = found
+            keys = ("step", "exp_avg", "exp_avg_sq")
+            for name, parameter in trainable.items():
+                parameter.copy_(tensors[f"parameter/{name}"])
+                state = {key: tensors.get(f"{key}/{name}") for key in keys}
+                if found := {key: t.to(device) for key, t in state.items() if t is not None}:
+                    optimizer.state[parameter] = found
             return progress
         return Progress()
 
