@@ -6,13 +6,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from peft_study.errors import StudyError, first_line
-from peft_study.running.jobs import Job
+from peft_study.run_config import RunConfig, RunResult
+from peft_study.running.jobs import Job, tell
 from peft_study.running.store import PACKAGE, RunStore
 from peft_study.study import RunnerParams
 
@@ -24,7 +24,7 @@ Folder = dict[str, bytes]
 
 def train(
     jobs: list[Job], runner: RunnerParams, store: RunStore
-) -> Iterator[tuple[Job, dict[str, Any]]]:
+) -> Iterator[tuple[Job, RunResult]]:
     """Train `jobs` on the cluster at `runner.ray.address`, yielding each with its result.
 
     Prepared data and starts travel to the nodes through the object store, and a run's files come
@@ -32,11 +32,11 @@ def train(
     and the pretrained model, by its name; this package's own code is sent to them. Two such
     commands at once may train a run twice, to no harm.
 
-    Raises:
-        StudyError: the cluster cannot be reached or gives a run up, or a run failed for a reason
-            that the user can mend.
+    Raises StudyError: the cluster cannot be reached; or, after all other runs are done, it gave
+    runs up, or runs failed for a reason that the user can mend.
     """
     wanted = runner.ray
+    problems: list[str] = []
     check_reachable(wanted.address)
     try:
         ray.init(
@@ -55,44 +55,40 @@ def train(
         if not any(all(node.get(k, 0) >= need for k, need in needs.items()) for node in nodes):
             print(f"warning: no node of the cluster has {needs} now; waiting", file=sys.stderr)
         remote = ray.remote(_train).options(
-            num_cpus=wanted.num_cpus,
-            num_gpus=wanted.num_gpus,
-            memory=memory,
-            max_retries=RETRIES,
+            num_cpus=wanted.num_cpus, num_gpus=wanted.num_gpus, memory=memory, max_retries=RETRIES
         )
         folders = {folder for job in jobs for folder in (job.cell.data, job.cell.start) if folder}
-        sent: dict[Path | None, Any] = {folder: ray.put(_read(folder)) for folder in folders}
-        sent[None] = None
-        futures = {
-            remote.remote(job.cell.config, job.seed, sent[job.cell.data], sent[job.cell.start]): job
-            for job in jobs
-        }
+        sent = {folder: ray.put(_read(folder)) for folder in folders}
+        futures = {}
+        for job in jobs:
+            data, start = sent[job.cell.data], sent[job.cell.start] if job.cell.start else None
+            futures[remote.remote(job.cell.config.run, job.seed, data, start)] = job
         while futures:
             (done,), _ = ray.wait(list(futures), num_returns=1)
             job = futures.pop(done)
-            result, files = ray.get(done)
+            try:
+                result, files = ray.get(done)
+            except RayTaskError as error:
+                if not isinstance(error.cause, StudyError):
+                    raise
+                problems.append(str(error.cause))
+                continue
+            except RayError as error:
+                problems.append(f"Ray gave up a run: {first_line(error)}")
+                continue
             with store.locked(job.fingerprint):
                 shutil.rmtree(job.directory, ignore_errors=True)
                 _write(files, job.directory)
                 store.keep(job.fingerprint, job.directory, result)
             store.trim()
             yield job, result
-    except RayTaskError as error:
-        if isinstance(error.cause, StudyError):
-            raise StudyError(str(error.cause)) from None
-        raise
-    except RayError as error:
-        raise StudyError(f"Ray gave up a run: {first_line(error)}") from None
     finally:
         ray.shutdown()
+    tell(problems)
 
 
 def check_reachable(address: str | None) -> None:
-    """Check that something listens at `address`, host and port; Ray itself would try for minutes.
-
-    Raises:
-        StudyError: nothing does.
-    """
+    """Raise a StudyError if nothing listens at host and port; Ray itself would try for minutes."""
     if address in (None, "auto"):
         return
     host, _, port = str(address).removeprefix("ray://").rpartition(":")
@@ -103,8 +99,8 @@ def check_reachable(address: str | None) -> None:
 
 
 def _train(
-    config: dict[str, Any], seed: int, data: Folder, start: Folder | None
-) -> tuple[dict[str, Any], Folder]:
+    config: RunConfig, seed: int, data: Folder, start: Folder | None
+) -> tuple[RunResult, Folder]:
     """Train a run in a folder of its node; return its result and its files."""
     from peft_study.training.loop import train_run
 
@@ -113,15 +109,12 @@ def _train(
         _write(data, folders["data"])
         _write(start or {}, folders["start"])
         found = train_run(config, seed, folders["data"], folders["start"], folders["run"])
-        return found._asdict(), _read(folders["run"])
+        return found, _read(folders["run"])
 
 
 def _read(folder: Path) -> Folder:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def _write(files: Folder, folder: Path) -> None:
