@@ -1,53 +1,106 @@
-"""From the predictions of a cell's runs to its scores."""
+"""From the predictions of a method's runs to its scores, and their histories in one table."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from peft_study.data.metrics import score
 from peft_study.data.tasks import Task
-from peft_study.files import read_json
+from peft_study.files import read_json, replacing, sha256, write_json
+from peft_study.records.scores import Cell, Counts, Evaluation, Rows, RunScores
+from peft_study.run_config import ADAPTER, WEIGHTS_FILE, CellConfig, LoraSettings
+
+Configs = dict[str, CellConfig]  # by the name of their folder of runs
+
+COLUMNS = [
+    *("task", "method", "weights", "rank", "seed", "step", "epoch", "metric", "score"),
+    *("train_loss", "validation_loss", "train_seconds", "adapter"),
+]
 
 
-def evaluate(config: dict[str, Any], runs: Path, prepared: Path) -> dict[str, Any]:
+def evaluate_cells(
+    configs: Configs, runs: Path, prepared: Path, metrics: Path, method: str
+) -> None:
+    """Score the cells of a method, by task, and write `runs/<method>/` and its histories."""
+    for task, config in configs.items():
+        cell = evaluate(config, runs / task, prepared / task)
+        write_json(metrics / "runs" / method / f"{task}.json", cell)
+    _write_histories(configs, runs, metrics / "histories" / f"{method}.csv")
+
+
+def evaluate_sweep(configs: Configs, runs: Path, prepared: Path, metrics: Path) -> None:
+    """Score the cells of the sweep, by name, and write `runs/sweep.json` and their histories."""
+    cells = {}
+    for name, config in configs.items():
+        cell, lora = evaluate(config, runs / name, prepared / config.run.task), _lora(config)
+        cells[name] = replace(cell, weights=lora.targets, rank=lora.r) if lora else cell
+    write_json(metrics / "runs/sweep.json", cells)
+    _write_histories(configs, runs, metrics / "histories/sweep.csv")
+
+
+def evaluate(config: CellConfig, runs: Path, prepared: Path) -> Cell:
     """Score every run of a cell from its stored predictions.
 
-    Args:
-        config: the cell's configuration: of `configs/train/`, or of `configs/sweep.json`.
-        runs: the cell's folder, with a `seed-<n>/` for each seed.
-        prepared: the task's folder, whose summary says which rows were used.
-
-    Returns:
-        `{task, method, baseline, data, trainable, report, seeds: {seed: {first, best, last}}}`,
-        where `first`, `best` and `last` each hold `step`, `epoch` and a fraction per metric, and
-        `data` the number of rows of each split with a hash of their ids.
+    `runs` has a folder `seed-<n>/` for each seed, `prepared` a summary of which rows were used.
     """
-    task = Task.from_config(config["task_definition"])
-    summary = read_json(prepared / "summary.json")
-    seeds = {}
-    for seed in config["seeds"]:
+    summary, task = read_json(prepared / "summary.json"), config.run.definition
+    seeds, failed, counts = {}, {}, Counts(0, 0, 0)
+    for seed in config.seeds:
         directory = runs / f"seed-{seed}"
-        trainable = read_json(directory / "run.json")["trainable"]
+        run = read_json(directory / "run.json")
+        if "failure" in run:
+            failed[str(seed)] = run["failure"]
+            continue
+        counts = Counts(**run["trainable"])
         frame = pd.read_parquet(directory / "predictions.parquet")
         evaluations = [
-            {"step": int(str(step)), "epoch": float(group["epoch"].iloc[0])} | _score(task, group)
+            Evaluation(int(str(step)), float(group["epoch"].iloc[0]), _score(task, group))
             for step, group in frame.groupby("step")
         ]
-        best = max(evaluations, key=lambda found: found[task.metrics[0]])  # the earliest of equals
-        seeds[str(seed)] = {"first": evaluations[0], "best": best, "last": evaluations[-1]}
-    return {
-        "task": config["task"],
-        "method": config["method"],
-        "baseline": summary["baseline"],
-        "data": {
-            name: {key: split[key] for key in ("rows", "sha256_of_ids")}
-            for name, split in summary["splits"].items()
-        },
-        "trainable": trainable,
-        "report": config["train"]["report"],
-        "seeds": seeds,
-    }
+        # Of equals the earliest is the best.
+        best = max(evaluations, key=lambda found: found.scores[task.metrics[0]])
+        seeds[str(seed)] = RunScores(evaluations[0], best, evaluations[-1])
+    splits = summary["splits"].items()
+    data = {name: Rows(split["rows"], split["sha256_of_ids"]) for name, split in splits}
+    about = config.run.task, config.run.method, config.run.train.report, summary["baseline"]
+    return Cell(*about, data, counts, seeds, failed)
+
+
+def _write_histories(configs: Configs, runs: Path, path: Path) -> None:
+    """Write a row per evaluation of every run, in the order of `configs`.
+
+    A cell of which a run has no result is left out. `weights` and `rank` are LoRA's, `score` is of
+    the task's main metric, `train_seconds` are until then, and `adapter` is the hash of the
+    weights that the run has saved.
+    """
+    tables = []
+    for name, config in configs.items():
+        folders = {seed: runs / name / f"seed-{seed}" for seed in config.seeds}
+        if not all((folder / "timings.csv").is_file() for folder in folders.values()):
+            continue
+        metric, lora = config.run.definition.metrics[0], _lora(config)
+        for seed, folder in folders.items():
+            history, weights = pd.read_csv(folder / "history.csv"), folder / ADAPTER / WEIGHTS_FILE
+            table = history.assign(
+                task=config.run.task,
+                method=config.run.method,
+                weights="+".join(lora.targets) if lora else "",
+                rank=lora.r if lora else 0,
+                seed=seed,
+                metric=metric,
+                score=history[metric],
+                train_seconds=pd.read_csv(folder / "timings.csv")["train_seconds"],
+                adapter=sha256(weights) if weights.is_file() else "",
+            )
+            tables.append(table[COLUMNS])
+    found = pd.concat(tables) if tables else pd.DataFrame(columns=COLUMNS)
+    with replacing(path) as temporary:
+        found.to_csv(temporary, index=False)
+
+
+def _lora(config: CellConfig) -> LoraSettings | None:
+    return config.run.settings if isinstance(config.run.settings, LoraSettings) else None
 
 
 def _score(task: Task, group: pd.DataFrame) -> dict[str, float]:

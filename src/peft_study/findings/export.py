@@ -1,71 +1,75 @@
-"""Adapters to take away: the one of each LoRA cell's median seed, in PEFT's format, with a card."""
+"""Adapters to take away: the one of each cell's median seed, in PEFT's format, with a card."""
 
 import shutil
 import statistics
+from itertools import product
 from pathlib import Path
-from typing import Any
 
+from peft_study.errors import StudyError
 from peft_study.files import read_json, write_json
-from peft_study.findings.aggregate import METHOD_NAMES
-from peft_study.findings.statistics import metrics_of, scores
-from peft_study.methods import CONFIG_FILE, WEIGHTS_FILE
+from peft_study.findings.statistics import spread
+from peft_study.findings.wording import GAP
+from peft_study.records.scores import Cell, Cells
+from peft_study.records.study import StudyInfo
+from peft_study.run_config import ADAPTER, CONFIG_FILE, WEIGHTS_FILE
 
-IN_PEFTS_FORMAT = ("lora", "peft_lora", "loralib_lora")
 
+def export(study: StudyInfo, scored: Cells, runs: Path, directory: Path) -> int:
+    """Export every cell whose method has adapters in PEFT's format; return how many they are.
 
-def median_seed(cell: dict[str, Any], metric: str) -> str:
-    """Return the seed whose reported score is the median; of an even number, the lower one.
-
-    Args:
-        cell: what `peft_study.findings.evaluate` found.
-        metric: the task's main one.
+    Raises StudyError: the runs of such a cell are not here, as in a clone that pulled others only.
     """
-    reported = scores(cell, metric, cell["report"])
+    exported = [method.name for method in study.methods if method.exported]
+    cells = [scored[key] for key in product(exported, study.main_metrics) if key in scored]
+    for cell in cells:
+        folder = runs / cell.method / cell.task
+        if not folder.is_dir():
+            raise StudyError(f"{folder}: is not here; fetch it with 'dvc pull {folder.parent}'")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    for cell in cells:
+        where = Path(cell.method, cell.task)
+        _export(study, cell, runs / where, directory / where)
+    return len(cells)
+
+
+def median_seed(cell: Cell, metric: str) -> str:
+    """Return the seed whose reported score is the median; of an even number, the lower one."""
+    reported = cell.scores(metric)
     median = statistics.median_low(reported.values())
     return next(seed for seed, score in reported.items() if score == median)
 
 
-def export_adapter(
-    study: dict[str, Any], cell: dict[str, Any], runs: Path, directory: Path
-) -> None:
-    """Copy a cell's median adapter to `directory`, and write a model card beside it.
-
-    Args:
-        study: `configs/report.json`.
-        cell: what `peft_study.findings.evaluate` found, of a method in `IN_PEFTS_FORMAT`.
-        runs: the cell's folder of runs.
-        directory: receives what `peft.PeftModel.from_pretrained` loads.
-    """
-    seed = median_seed(cell, study["main_metrics"][cell["task"]])
-    adapter = runs / f"seed-{seed}" / "adapter"
-    directory.mkdir(parents=True, exist_ok=True)
+def _export(study: StudyInfo, cell: Cell, runs: Path, directory: Path) -> None:
+    """Copy a cell's median adapter to `directory`, for `peft.PeftModel.from_pretrained`."""
+    seed = median_seed(cell, study.main_metrics[cell.task])
+    adapter = runs / f"seed-{seed}" / ADAPTER
+    directory.mkdir(parents=True)
     shutil.copyfile(adapter / WEIGHTS_FILE, directory / WEIGHTS_FILE)
     config = read_json(adapter / CONFIG_FILE)
-    if study["model"]["revision"]:
-        hub = {"base_model_name_or_path": study["model"]["name"]}
-        config |= hub | {"revision": study["model"]["revision"]}
+    if study.model.revision:
+        config |= {"base_model_name_or_path": study.model.name, "revision": study.model.revision}
     write_json(directory / CONFIG_FILE, config)
-    (directory / "README.md").write_text(model_card(study, cell, seed), encoding="utf-8")
+    (directory / "README.md").write_text(_model_card(study, cell, seed), encoding="utf-8")
 
 
-def model_card(study: dict[str, Any], cell: dict[str, Any], seed: str) -> str:
-    """Return the model card of an adapter, with what it was trained on and what it scored."""
-    task, method, report = cell["task"], cell["method"], cell["report"]
-    model, adapter, data = study["model"], study["adapters"][method], cell["data"]
-    revision = f", revision `{model['revision']}`" if model["revision"] else ""
-    init = study["mnli_init"]
-    start = f"the intermediate task `{init['task']}`" if task in init["tasks"] else "the encoder"
-    outputs = len(study["outputs"][task] or ["score"])
-    rows = [
-        f"| {metric} | {own:.4f} | {statistics.median(every):.4f} | {spread} | {len(every)} |"
-        for metric in metrics_of(cell)
-        for own, every in [
-            (scores(cell, metric, report)[seed], list(scores(cell, metric, report).values()))
-        ]
-        for spread in [f"{statistics.stdev(every):.4f}" if len(every) > 1 else "–"]
-    ]
-    labels = study["outputs"][task]
+def _model_card(study: StudyInfo, cell: Cell, seed: str) -> str:
+    """Say what an adapter was trained on and what it scored."""
+    model, init, task = study.model, study.mnli_init, cell.task
+    (method,) = (method for method in study.methods if method.name == cell.method)
+    (labels,) = (found.labels for found in study.tasks if found.name == task)
+    revision = f", revision `{model.revision}`" if model.revision else ""
+    start = f"the intermediate task `{init.task}`" if task in init.tasks else "the encoder"
+    rows = []
+    for metric in cell.metrics:
+        scores = cell.scores(metric)
+        _, std, _ = spread(scores.values())
+        shown = [f"{scores[seed]:.4f}", f"{statistics.median(scores.values()):.4f}"]
+        shown.append(GAP if std is None else f"{std:.4f}")
+        rows.append(f"| {metric} | {' | '.join(shown)} | {len(scores)} |")
     meaning = f"in the order {', '.join(labels)}" if labels else "one score"
+    held_out = cell.data["validation"].rows
+    alpha, dropout = (f"{method.settings[key]:g}" for key in ("alpha", "dropout"))
     return f"""---
 library_name: peft
 tags:
@@ -73,16 +77,16 @@ tags:
 - text-classification
 ---
 
-# {METHOD_NAMES[method]} for {task}
+# {method.label} for {task}
 
-LoRA of rank {adapter["r"]} (alpha {adapter["alpha"]:g}, dropout {adapter["dropout"]:g}) on
-{", ".join(adapter["targets"])} of `{model["name"]}`{revision}, with its task head:
-{cell["trainable"]["adapter"]:,} + {cell["trainable"]["head"]:,} trained parameters. Of the study
-`{study["study"]}`, the run whose score is the median of its seeds: seed {seed}.
+LoRA of rank {method.rank} (alpha {alpha}, dropout {dropout}) on
+{", ".join(method.weights)} of `{model.name}`{revision}, with its task head:
+{cell.trainable.adapter:,} + {cell.trainable.head:,} trained parameters. Of the study
+`{study.study}`, the run whose score is the median of its seeds: seed {seed}.
 
 ## Scores
 
-As fractions, at the {report} evaluation of the run on {data["validation"]["rows"]:,} held-out rows:
+As fractions, at the {cell.report} evaluation of the run on {held_out:,} held-out rows:
 
 | metric | this adapter | median of seeds | std | seeds |
 | --- | ---: | ---: | ---: | ---: |
@@ -90,9 +94,9 @@ As fractions, at the {report} evaluation of the run on {data["validation"]["rows
 
 ## Training
 
-{data["train"]["rows"]:,} rows of `{task}` (source: {study["data"]["source"]}; SHA-256 of their ids
-`{data["train"]["sha256_of_ids"]}`), starting from {start}. Texts were truncated at
-{model["max_length"]} tokens.
+{cell.data["train"].rows:,} rows of `{task}` (source: {study.data.source}; SHA-256 of their ids
+`{cell.data["train"].sha256_of_ids}`), starting from {start}. Texts were truncated at
+{model.max_length} tokens.
 
 ## Use
 
@@ -100,7 +104,7 @@ As fractions, at the {report} evaluation of the run on {data["validation"]["rows
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification as Classifier
 
-model = Classifier.from_pretrained(ENCODER, num_labels={outputs})
+model = Classifier.from_pretrained(ENCODER, num_labels={len(labels or ["score"])})
 model = PeftModel.from_pretrained(model, FOLDER)
 ```
 

@@ -1,80 +1,141 @@
-"""What the study found, read from the files that its stages wrote."""
+"""What the study found, read from the files that its stages wrote: here and nowhere else."""
 
-from dataclasses import dataclass
+from dataclasses import field
+from itertools import product
 from pathlib import Path
-from typing import Any
 
-from peft_study.files import read_json
+from peft_study.files import read_json, read_record
+from peft_study.records import Record, costs, scores
+from peft_study.records.study import StudyInfo
+
+METRICS = Path("metrics")
 
 
-@dataclass(frozen=True)
-class Results:
-    """Everything that findings are drawn from; a cell without results is absent from `cells`.
+class Claim(Record):
+    """A published claim and the verdict on it: an item of `metrics/claims.json`."""
 
-    Attributes:
-        study: `configs/report.json`.
-        cells: by method and task, what `peft_study.findings.evaluate` found.
-        sweep_runs: the same by the name of a cell of the sweep.
+    id: str
+    title: str
+    source: str
+    statement: str
+    quantity: str
+    verdict: str
+    finding: str
+    settles: str | None
+    differs: str | None
+    files: tuple[str, ...]
 
-    The others are the files of `metrics/` that bear their names.
-    """
 
-    study: dict[str, Any]
-    summary: dict[str, Any]
-    statistics: dict[str, Any]
-    profile: dict[str, Any]
-    iso_accuracy: dict[str, Any]
-    stability: list[dict[str, Any]]
-    curves: list[dict[str, Any]]
-    sweep: list[dict[str, Any]]
-    sweep_curves: list[dict[str, Any]]
-    sweep_runs: dict[str, Any]
-    cells: dict[tuple[str, str], dict[str, Any]]
-    parity: dict[str, Any]
+class PublishedRow(Record):
+    """A published number beside ours: an item of `metrics/published.json`."""
+
+    source: str
+    table: str
+    citation: str
+    model: str
+    method: str
+    weights: tuple[str, ...]
+    rank: int | None
+    task: str | None
+    metric: str
+    is_fraction: bool
+    published: float
+    published_std: float | None
+    ours: float | None
+    ours_std: float | None
+    n: int | None
+    difference: float | None
+    note: str | None
+
+
+class FigureInfo(Record):
+    """A figure's words and files: an item of `plots/figures.json`; see `findings.figures`."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    unit: str
+    sources: tuple[str, ...]
+    data: str
+    svg: str
+
+
+class Results(Record):
+    """Everything that findings are drawn from; what is missing is empty or None."""
+
+    study: StudyInfo
+    statistics: scores.Statistics
+    cells: scores.Cells = field(default_factory=dict)  # those that have results
+    profile: costs.Profile | None = None
+    iso_accuracy: costs.IsoAccuracy | None = None
+    stability: tuple[scores.StabilityPoint, ...] = ()
+    curves: tuple[scores.CurvePoint, ...] = ()
+    sweep: tuple[scores.SweepRow, ...] = ()
+    sweep_curves: tuple[scores.CurvePoint, ...] = ()
+    sweep_runs: tuple[scores.Cell, ...] = ()  # those that have results
+    parity: costs.Parity | None = None
 
     @property
-    def main_differences(self) -> list[dict[str, Any]]:
+    def main_differences(self) -> list[scores.Difference]:
         """The differences in each task's main metric, at the evaluation that is reported."""
-        main, report = self.study["main_metrics"], self.study["report"]
-        return [
-            row
-            for row in self.statistics.get("differences", [])
-            if row["evaluation"] == report and row["metric"] == main.get(row["task"])
-        ]
+        main = {(task, of, self.study.report) for task, of in self.study.main_metrics.items()}
+        rows = self.statistics.differences
+        return [row for row in rows if (row.task, row.metric, row.evaluation) in main]
 
     @property
-    def main_sweep(self) -> list[dict[str, Any]]:
-        """The sweep's rows of its task's main metric, or else of its first."""
-        if not self.sweep:
-            return []
-        metric = self.study["main_metrics"].get(self.sweep[0]["task"], self.sweep[0]["metric"])
-        return [row for row in self.sweep if row["metric"] == metric]
+    def main_sweep(self) -> list[scores.SweepRow]:
+        """The sweep's rows of its task's main metric."""
+        main = self.study.main_metrics
+        return [row for row in self.sweep if row.metric == main.get(row.task)]
 
 
-def load_results(metrics: Path = Path("metrics"), configs: Path = Path("configs")) -> Results:
+def load_study_info() -> StudyInfo:
+    """Read what findings say of the study."""
+    return read_record(Path("configs/report.json"), StudyInfo)
+
+
+def load_results() -> Results:
     """Read all files of a study's results."""
-    study = read_json(configs / "report.json")
-    # Files are sorted by key; the study's own order is that of its list of tasks.
-    study["main_metrics"] = {task: study["main_metrics"][task] for task in study["tasks"]}
-    parts = [
-        *("summary", "statistics", "profile", "iso_accuracy", "stability", "curves"),
-        *("sweep", "sweep_curves"),
-    ]
+    study = load_study_info()
     return Results(
         study=study,
-        **{part: read_json(metrics / f"{part}.json") for part in parts},
-        sweep_runs=read_json(metrics / "runs/sweep.json"),
-        cells=load_cells(study, metrics),
-        parity=read_json(metrics / "parity.json"),
+        statistics=read_record(METRICS / "statistics.json", scores.Statistics),
+        cells=load_cells(study)[0],
+        profile=load_profile(),
+        iso_accuracy=read_record(METRICS / "iso_accuracy.json", costs.IsoAccuracy),
+        stability=read_record(METRICS / "stability.json", tuple[scores.StabilityPoint, ...]),
+        curves=read_record(METRICS / "curves.json", tuple[scores.CurvePoint, ...]),
+        sweep=read_record(METRICS / "sweep.json", tuple[scores.SweepRow, ...]),
+        sweep_curves=read_record(METRICS / "sweep_curves.json", tuple[scores.CurvePoint, ...]),
+        sweep_runs=load_sweep(),
+        parity=read_record(METRICS / "parity.json", costs.Parity),
     )
 
 
-def load_cells(study: dict[str, Any], metrics: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """Read the scores of the cells that have any."""
-    found = {}
-    for method in study["methods"]:
-        for task in study["main_metrics"]:
-            path = metrics / "runs" / method / f"{task}.json"
-            if path.is_file():
-                found[method, task] = read_json(path)
-    return found
+def load_profile() -> costs.Profile | None:
+    """Read what methods cost; None where it was not measured."""
+    path = METRICS / "profile.json"
+    return None if read_json(path) is None else read_record(path, costs.Profile)
+
+
+def load_cells(study: StudyInfo, metrics: Path = METRICS) -> tuple[scores.Cells, list[scores.Gap]]:
+    """Read the scores of the study's cells, and name those that have none, with the reason."""
+    cells, gaps = {}, []
+    for method, task in product(study.labels, study.main_metrics):
+        path = metrics / "runs" / method / f"{task}.json"
+        cell = read_record(path, scores.Cell) if path.is_file() else None
+        if cell and not cell.failed:
+            cells[method, task] = cell
+        else:
+            failed = cell.failed.items() if cell else ()
+            why = "; ".join(f"seed {seed}: {text}" for seed, text in failed)
+            gaps.append(scores.Gap(method, task, why or "it was not evaluated"))
+    return cells, gaps
+
+
+def load_sweep(metrics: Path = METRICS) -> tuple[scores.Cell, ...]:
+    """Read the scores of the cells of the sweep, by weights and rank, without those that failed."""
+    found = read_record(metrics / "runs/sweep.json", dict[str, scores.Cell]).values()
+    sound = [cell for cell in found if not cell.failed]
+    return tuple(sorted(sound, key=lambda cell: (cell.weights, cell.rank)))

@@ -2,48 +2,64 @@
 
 import math
 import statistics
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from itertools import product
+from typing import get_args
 
 import numpy as np
 from scipy import stats
 
-Cells = dict[tuple[str, str], dict[str, Any]]
+from peft_study.records import scores
+from peft_study.records.study import MethodInfo, Report, StudyInfo
+
+Summary = dict[str, dict[str, dict[str, float | None]]]  # by task, method, and median or std
 
 LEVEL = 0.95
-RESAMPLES = 9999
-EVALUATIONS = ("best", "last")
-LORA_REFERENCES = ("peft_lora", "loralib_lora")
+OURS = "lora"
+REPORTS: tuple[Report, ...] = ("best", "last")  # what a run's result may be
 
 
-def describe_cells(cells: Cells) -> list[dict[str, Any]]:
-    """Describe every metric of every cell, at the best and at the last evaluation of its runs.
+def summarise(study: StudyInfo, cells: scores.Cells, gaps: list[scores.Gap]) -> scores.Statistics:
+    """Draw all statistics from the scores of the cells that have any, by method and task."""
+    return scores.Statistics(
+        gaps=tuple(gaps),
+        cells=tuple(describe_cells(cells)),
+        differences=tuple(compare_cells(cells, study)),
+        averages=tuple(averages(cells, study)),
+        baselines={task: cell.baseline for (_, task), cell in cells.items()},
+    )
 
-    Args:
-        cells: by method and task, what `peft_study.findings.evaluate` found.
 
-    Returns:
-        Rows of task, method, metric, evaluation, n, median, std (ddof 1), mean, cv (std / mean, if
-        the mean is positive), min, max, and `low` and `high`, the 95% bootstrap interval of the
-        mean; std, cv and the interval are None for a single seed.
-    """
-    rows = []
+def summary(study: StudyInfo, found: scores.Statistics) -> Summary:
+    """Return median and std of each task's main metric, all that `dvc metrics show` prints."""
+    table: Summary = {task.name: {} for task in study.tasks}
+    for cell in found.cells:
+        if cell.evaluation == study.report and cell.metric == study.main_metrics[cell.task]:
+            table[cell.task][cell.method] = {"median": cell.median, "std": cell.std}
+    return table
+
+
+def describe_cells(cells: scores.Cells) -> Iterator[scores.CellStatistics]:
+    """Describe every metric of every cell, at the first, best and last evaluation of its runs."""
     for (method, task), cell in cells.items():
-        for metric in metrics_of(cell):
-            for evaluation in EVALUATIONS:
-                values = list(scores(cell, metric, evaluation).values())
-                several, mean = len(values) > 1, statistics.fmean(values)
-                std = statistics.stdev(values) if several else None
-                low, high = bootstrap_interval(values)
-                rows.append(
-                    {"task": task, "method": method, "metric": metric, "evaluation": evaluation}
-                    | {"n": len(values), "median": statistics.median(values), "std": std}
-                    | {"mean": mean, "cv": std / mean if std is not None and mean > 0 else None}
-                    | {"min": min(values), "max": max(values), "low": low, "high": high}
-                )
-    return rows
+        for metric, evaluation in product(cell.metrics, get_args(Report)):
+            values = list(cell.scores(metric, evaluation).values())
+            mean, std, cv = spread(values)
+            yield scores.CellStatistics(
+                *(task, method, metric, evaluation, len(values)),
+                *(statistics.median(values), std, mean, cv),
+                *(min(values), max(values), *bootstrap_interval(values)),
+            )
 
 
-def bootstrap_interval(values: list[float]) -> tuple[float | None, float | None]:
+def spread(values: Collection[float]) -> tuple[float, float | None, float | None]:
+    """Return mean, std and cv of values, as records define them."""
+    mean = statistics.fmean(values)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return mean, std, std / mean if std is not None and mean > 0 else None
+
+
+def bootstrap_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Return the 95% BCa bootstrap interval of the mean, always the same for the same values.
 
     Source: Efron 1987, Better Bootstrap Confidence Intervals.
@@ -52,69 +68,49 @@ def bootstrap_interval(values: list[float]) -> tuple[float | None, float | None]
         return None, None
     if min(values) == max(values):
         return values[0], values[0]
+    rng = np.random.default_rng(0)
     found = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        confidence_level=LEVEL,
-        method="BCa",
-        rng=np.random.default_rng(0),
+        (values,), np.mean, n_resamples=9999, confidence_level=LEVEL, method="BCa", rng=rng
     )
     low, high = found.confidence_interval
     return float(low), float(high)
 
 
-def compare_cells(cells: Cells, margin: float) -> list[dict[str, Any]]:
-    """Compare methods on every task, paired by seed: each with full fine-tuning, ours with others'.
+def compare_cells(cells: scores.Cells, study: StudyInfo) -> Iterator[scores.Difference]:
+    """Compare methods on every task: each with full fine-tuning, ours with others of its family."""
+    for method, task, reference in product(study.methods, study.main_metrics, study.methods):
+        ours, theirs = (cells.get((of.name, task)) for of in (method, reference))
+        if not ours or not theirs or not _compared(method, reference):
+            continue
+        for metric, at in product(ours.metrics, REPORTS):
+            pair = ours.scores(metric, at), theirs.scores(metric, at)
+            yield scores.Difference(
+                **vars(paired(*pair, study.equivalence_margin)),
+                task=task,
+                metric=metric,
+                evaluation=at,
+                method=method.name,
+                reference=reference.name,
+            )
 
-    Returns:
-        Rows of task, metric, evaluation, method, reference and what `paired_difference` returns.
+
+def _compared(method: MethodInfo, reference: MethodInfo) -> bool:
+    if reference.family == "full":
+        return method.family != "full"
+    return method.name == OURS != reference.name and method.family == reference.family
+
+
+def paired(values: dict[str, float], reference: dict[str, float], margin: float) -> scores.Paired:
+    """Compare scores by seed with those of a reference, over the seeds that both have.
+
+    `margin` is a difference that would not matter.
     """
-    rows = []
-    for method, task in cells:
-        references = ["full_ft"] if method != "full_ft" else []
-        references += LORA_REFERENCES if method == "lora" else ()
-        for reference in references:
-            if (reference, task) in cells:
-                ours, theirs = cells[method, task], cells[reference, task]
-                for metric in metrics_of(ours):
-                    for evaluation in EVALUATIONS:
-                        values = scores(ours, metric, evaluation)
-                        others = scores(theirs, metric, evaluation)
-                        rows.append(
-                            {"task": task, "metric": metric, "evaluation": evaluation}
-                            | {"method": method, "reference": reference}
-                            | paired_difference(values, others, margin)
-                        )
-    return rows
-
-
-def paired_difference(
-    values: dict[str, float], reference: dict[str, float], margin: float
-) -> dict[str, Any]:
-    """Compare two methods over the seeds that both have.
-
-    Args:
-        values: a score per seed.
-        reference: likewise, of what to compare with.
-        margin: a difference that would not matter.
-
-    Returns:
-        n, `mean` of the differences with its 95% t interval `low` to `high`; `p` of the paired
-        t-test; `p_equivalence` of two one-sided t-tests against ±margin (Schuirmann 1987), and
-        `equivalent`, whether that is below 5%; `detectable`, the smallest mean difference that this
-        spread and n would have shown at 5%. For fewer than two seeds all but n and mean are None;
-        so is p where no seed differs from another.
-    """
-    differences = by_seed(values, reference)
+    differences = [values[seed] - reference[seed] for seed in values if seed in reference]
     n = len(differences)
-    found: dict[str, Any] = {"n": n, "mean": statistics.fmean(differences) if n else None}
-    found |= {"margin": margin}
-    reach = t_reach(differences)
-    if reach is None:
-        keys = ("low", "high", "p", "p_equivalence", "equivalent", "detectable")
-        return found | dict.fromkeys(keys)
-    mean = found["mean"]
+    if n < 2:
+        return scores.Paired(n, differences[0] if differences else None, margin)
+    mean, error = statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(n)
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
     if reach == 0:
         p, p_equivalence = None, 0.0 if abs(mean) < margin else 1.0
     else:
@@ -122,61 +118,32 @@ def paired_difference(
         above = stats.ttest_1samp(differences, -margin, alternative="greater")
         below = stats.ttest_1samp(differences, margin, alternative="less")
         p_equivalence = float(max(above.pvalue, below.pvalue))
-    return found | {
-        "low": mean - reach,
-        "high": mean + reach,
-        "p": p,
-        "p_equivalence": p_equivalence,
-        "equivalent": p_equivalence < 1 - LEVEL,
-        "detectable": reach,
-    }
+    equivalent, ends = p_equivalence < 1 - LEVEL, (mean - reach, mean + reach)
+    return scores.Paired(n, mean, margin, *ends, p, p_equivalence, equivalent, detectable=reach)
 
 
-def by_seed(values: dict[str, float], reference: dict[str, float]) -> list[float]:
-    """Return `values` minus `reference` for every seed that both have."""
-    return [values[seed] - reference[seed] for seed in values if seed in reference]
+def averages(cells: scores.Cells, study: StudyInfo) -> Iterator[scores.Average]:
+    """Average each method's medians of the main metrics over the tasks, as the papers do."""
+    main = study.main_metrics
+    for method, evaluation in product(study.labels, REPORTS):
+        gaps = tuple(task for task in main if (method, task) not in cells)
+        medians = [
+            statistics.median(cells[method, task].scores(metric, evaluation).values())
+            for task, metric in main.items()
+            if task not in gaps
+        ]
+        mean = None if gaps else statistics.fmean(medians)
+        yield scores.Average(method, evaluation, len(main), gaps, mean)
 
 
-def t_reach(differences: list[float]) -> float | None:
-    """Return how far the 95% t interval of the mean reaches to either side; None below two."""
-    n = len(differences)
-    if n < 2:
-        return None
-    error = statistics.stdev(differences) / math.sqrt(n)
-    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
-
-
-def averages(
-    cells: Cells, methods: list[str], main_metrics: dict[str, str]
-) -> list[dict[str, Any]]:
-    """Average each method's medians of the main metrics over the study's tasks, as the papers do.
-
-    Returns:
-        Rows of method, evaluation, the number of `tasks`, `gaps` (tasks without results), and
-        `mean_of_medians`, None where there is a gap.
-    """
-    rows = []
-    for method in methods:
-        gaps = [task for task in main_metrics if (method, task) not in cells]
-        for evaluation in EVALUATIONS:
-            medians = [
-                statistics.median(scores(cells[method, task], metric, evaluation).values())
-                for task, metric in main_metrics.items()
-                if task not in gaps
-            ]
-            rows.append(
-                {"method": method, "evaluation": evaluation, "tasks": len(main_metrics)}
-                | {"gaps": gaps, "mean_of_medians": None if gaps else statistics.fmean(medians)}
-            )
-    return rows
-
-
-def metrics_of(cell: dict[str, Any]) -> list[str]:
-    """Return the metrics of a cell."""
-    run = next(iter(cell["seeds"].values()))
-    return [key for key in run["best"] if key not in ("step", "epoch")]
-
-
-def scores(cell: dict[str, Any], metric: str, evaluation: str) -> dict[str, float]:
-    """Return a cell's score for each seed, at the `best` or the `last` evaluation of its run."""
-    return {seed: run[evaluation][metric] for seed, run in cell["seeds"].items()}
+def sweep_rows(cells: Sequence[scores.Cell]) -> Iterator[scores.SweepRow]:
+    """Return a row per metric and cell of a grid of ranks and weights (Hu et al. 2021, table 6)."""
+    for cell in cells:
+        assert cell.rank is not None
+        for metric in cell.metrics:
+            values = cell.scores(metric).values()
+            _, std, _ = spread(values)
+            first, last = (spread(cell.scores(metric, e).values())[2] for e in ("first", "last"))
+            about = cell.task, cell.weights, cell.rank, metric, len(values)
+            counts = cell.trainable.adapter, cell.trainable.head, cell.trainable.total
+            yield scores.SweepRow(*about, statistics.median(values), std, first, last, *counts)

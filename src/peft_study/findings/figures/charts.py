@@ -2,17 +2,16 @@
 
 import math
 import textwrap
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import altair as alt
 
-from peft_study.findings.aggregate import METHOD_NAMES
+from peft_study.records import Record
+from peft_study.records.study import StudyInfo
 
 WIDTH = 680  # px, of a whole figure
 LABELS = 110  # px, for the names left of a figure's first column
-BAR_LABELS = 150  # px, for longer ones
+BAR_LABELS = 160  # px, for longer ones
 SPACING = 14  # px, between panels
 MARGIN = 36  # px, of a figure's padding and of labels that stand beyond their axis
 
@@ -20,170 +19,106 @@ MARGIN = 36  # px, of a figure's padding and of labels that stand beyond their a
 # out where a mark must be seen by itself. Shapes say the same without colour.
 BLUE, VERMILION, PURPLE, GREEN, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#000000"
 SKY, ORANGE, YELLOW, GREY = "#56B4E9", "#E69F00", "#F0E442", "#BBBBBB"
-COLOURS = dict(zip(METHOD_NAMES, (BLUE, VERMILION, PURPLE, GREEN, BLACK), strict=True))
+METHOD_COLOURS = (BLUE, VERMILION, PURPLE, GREEN, BLACK, ORANGE, SKY)  # by place
+SERIES_COLOURS = (BLUE, VERMILION, GREEN, BLACK, PURPLE, ORANGE, SKY)
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 SAW = "M-1,-1L1,1M-1,1L1,-1"  # a saltire, which no method has
+Looks = dict[str, tuple[str, str, str]]  # by name: a segment's letter, its words, its colour
+
+TICKS = alt.Axis(tickCount=4, labelOverlap=True, labelFlush=False)
+FITTED = alt.Scale(zero=False, nice=False, padding=6)
+NICE = alt.Scale(zero=False, nice=True, padding=6)
 
 
-@dataclass(frozen=True)
-class Key:
-    """What tells a figure's series apart: the field, its values in order, their names and marks."""
+class Key(Record):
+    """What tells a figure's series apart: the field, the names of its values in order, marks."""
 
     field: str
-    values: list[str]
-    names: list[str]
+    names: dict[str, str]
     colours: list[str]
     shapes: list[str]
 
-    @property
-    def colour(self) -> alt.Color:
-        """Colour by series, with a legend."""
-        return alt.Color(f"{self.field}:N", scale=self._scale(self.colours), legend=self._legend())
+    def colour(self, *, legend: bool = True) -> alt.Color:
+        """Colour by series; without a legend where the rows are labelled."""
+        scale = alt.Scale(domain=list(self.names), range=self.colours)
+        return alt.Color(f"{self.field}:N", scale=scale, legend=self._legend() if legend else None)
 
-    @property
-    def shape(self) -> alt.Shape:
+    def shape(self, *, legend: bool = True) -> alt.Shape:
         """Shape by series; joins the legend of the colours."""
-        return alt.Shape(f"{self.field}:N", scale=self._scale(self.shapes), legend=self._legend())
+        scale = alt.Scale(domain=list(self.names), range=self.shapes)
+        return alt.Shape(f"{self.field}:N", scale=scale, legend=self._legend() if legend else None)
 
-    @property
-    def bare_colour(self) -> alt.Color:
-        """Colour by series where its rows are labelled: no legend."""
-        return alt.Color(f"{self.field}:N", scale=self._scale(self.colours), legend=None)
-
-    @property
-    def bare_shape(self) -> alt.Shape:
-        """Shape by series where its rows are labelled: no legend."""
-        return alt.Shape(f"{self.field}:N", scale=self._scale(self.shapes), legend=None)
-
-    def y(self, *, labelled: bool = True) -> alt.Y:
-        """Return rows by series, labelled with their names in a figure's first column."""
-        axis = alt.Axis(
-            labels=labelled,
-            labelExpr=_expression(self.values, self.names),
-            labelLimit=LABELS,
-            minExtent=LABELS if labelled else 0,
-            maxExtent=LABELS if labelled else 0,
-            ticks=False,
-            domain=False,
-            grid=True,
-        )
-        scale = alt.Scale(domain=self.values)
-        return alt.Y(f"{self.field}:N", sort=self.values, scale=scale, axis=axis, title=None)
-
-    def _scale(self, marks: list[Any]) -> alt.Scale:
-        return alt.Scale(domain=self.values, range=marks)
+    def y(self, *, labelled: bool = True, width: int = LABELS) -> alt.Y:
+        """Return rows by series, labels `width` px wide in a figure's first column."""
+        axis = alt.Axis(labels=labelled, labelExpr=_expression(self.names), labelLimit=width)
+        axis.minExtent = axis.maxExtent = width if labelled else 0
+        axis.ticks, axis.domain, axis.grid = False, False, True
+        values = list(self.names)
+        scale = alt.Scale(domain=values)
+        return alt.Y(f"{self.field}:N", sort=values, scale=scale, axis=axis, title=None)
 
     def _legend(self) -> alt.Legend:
-        names = _expression(self.values, self.names)
-        return alt.Legend(
-            title=None,
-            labelExpr=names,
-            labelLimit=0,
-            symbolStrokeWidth=2,
-            symbolOpacity=1,
-            symbolFillColor="transparent",
-        )
+        legend = _legend_of(self.names)
+        legend.symbolStrokeWidth, legend.symbolOpacity = 2, 1
+        legend.symbolFillColor = "transparent"
+        return legend
 
 
-def methods_key(methods: Iterable[str]) -> Key:
+def methods_key(methods: Iterable[str], study: StudyInfo) -> Key:
     """Return the key of methods, each with the marks that it has in every figure."""
-    order = list(METHOD_NAMES)
-    found = sorted(set(methods), key=order.index)
-    places = [order.index(method) for method in found]
-    return Key(
-        "method",
-        found,
-        [METHOD_NAMES[method] for method in found],
-        [COLOURS[method] for method in found],
-        [SHAPES[place] for place in places],
-    )
+    named = set(methods)
+    found = [method for method in study.methods if method.name in named]
+    names = {method.name: method.label for method in found}
+    return _key("method", names, METHOD_COLOURS, [method.place for method in found])
 
 
-def other_key(field: str, values: list[str]) -> Key:
-    """Return a key of values that are no methods; beyond seven, marks come again."""
-    colours = [BLUE, VERMILION, GREEN, BLACK, PURPLE, ORANGE, SKY]
-    places = [number % len(colours) for number in range(len(values))]
-    return Key(
-        field,
-        values,
-        values,
-        [colours[place] for place in places],
-        [SHAPES[place] for place in places],
-    )
+def series_key(field: str, values: list[str]) -> Key:
+    """Return a key of values that are no methods."""
+    return _key(field, {value: value for value in values}, SERIES_COLOURS, range(len(values)))
 
 
-@dataclass(frozen=True)
-class Stack:
-    """Horizontal bars stacked by a series; a letter says what a segment is, without its colour.
+def _key(field: str, names: dict[str, str], palette: Sequence[str], places: Iterable[int]) -> Key:
+    """Return a key whose marks come again beyond seven, then in other pairs."""
+    turns = [divmod(place, len(palette)) for place in places]
+    shapes = [SHAPES[(turn + number) % len(SHAPES)] for turn, number in turns]
+    return Key(field, names, [palette[number] for _, number in turns], shapes)
 
-    Attributes:
-        field: of the rows' values; rows without an `order` are not drawn.
-        factor: from the unit of the rows to the one shown.
-        title: of the axis, with its unit.
-        end: of the axis, in the unit shown.
-        labels: of the bars, from above.
-        series: the field of the segments' names.
-        values: of the series, in order.
-        names: of the values, in the legend.
-        letters: of the values, in segments wide enough for one.
-        colours: of the values.
+
+def stacked(
+    field: str,
+    factor: float,
+    title: str,
+    end: float,
+    labels: list[str],
+    series: str,
+    looks: Looks,
+    *beside: alt.Chart,
+) -> alt.LayerChart:
+    """Return horizontal bars stacked by the field `series`, as wide as a figure.
+
+    `factor` turns `field` into the unit shown, that of `end`; rows without `order` are not drawn.
+    `labels` are the bars', from above, `looks` the segments', in order; `beside` shares their rows.
     """
-
-    field: str
-    factor: float
-    title: str
-    end: float
-    labels: list[str]
-    series: str
-    values: list[str]
-    names: list[str]
-    letters: list[str]
-    colours: list[str]
-
-    @property
-    def y(self) -> alt.Y:
-        """Rows by label."""
-        axis = alt.Axis(labelLimit=BAR_LABELS, ticks=False, domain=False)
-        return alt.Y("label:N", sort=self.labels, title=None, axis=axis)
-
-    def layers(self) -> list[alt.Chart]:
-        """Return the bars, and what stands in them."""
-        base = scaled(alt.Chart(), self.factor, self.field)
-        base = base.transform_filter("isValid(datum.order)").transform_stack(
-            stack=f"{self.field}_shown",
-            groupby=["label"],
-            sort=[alt.SortField("order")],
-            as_=["begin", "end"],
-        )
-        legend = alt.Legend(
-            title=None,
-            labelExpr=_expression(self.values, self.names),
-            labelLimit=0,
-            columns=3 if len(self.values) > 4 else 4,
-            symbolType="square",
-        )
-        scale = alt.Scale(domain=self.values, range=self.colours)
-        colour = alt.Color(f"{self.series}:N", scale=scale, legend=legend)
-        fitted = alt.Scale(domain=[0, self.end], nice=False)
-        x = alt.X("begin:Q", title=self.title, scale=fitted, axis=alt.Axis(tickCount=6))
-        letter = _expression(self.values, self.letters).replace("label", self.series)
-        size = "format(datum.end - datum.begin, '.0f')"
-        return [
-            base.mark_bar(stroke="white", strokeWidth=1).encode(
-                x=x, x2="end:Q", y=self.y, color=colour
-            ),
-            base.transform_filter(f"datum.end - datum.begin > {self.end / 18!r}")
-            .transform_calculate(
-                middle="(datum.begin + datum.end) / 2", text=f"{letter} + ' ' + {size}"
-            )
-            .mark_text(fontSize=10, color="black")
-            .encode(x=alt.X("middle:Q", title=self.title), y=self.y, text="text:N"),
-        ]
-
-
-def bars(*layers: alt.Chart) -> Any:
-    """Return a panel of horizontal bars as wide as a figure."""
-    return alt.layer(*layers).properties(width=panel_width(1, BAR_LABELS), height={"step": 30})
+    axis = alt.Axis(labelLimit=BAR_LABELS, ticks=False, domain=False)
+    y = alt.Y("label:N", sort=labels, title=None, axis=axis)
+    base = scaled(factor, field).transform_filter("isValid(datum.order)")
+    by_order = [alt.SortField("order")]
+    base = base.transform_stack(["begin", "end"], f"{field}_shown", ["label"], sort=by_order)
+    named = {name: f"{mark or '(blank)'}: {text}" for name, (mark, text, _) in looks.items()}
+    legend = _legend_of(named)
+    legend.columns, legend.symbolType = 3 if len(looks) > 4 else 4, "square"
+    scale = alt.Scale(domain=list(looks), range=[colour for _, _, colour in looks.values()])
+    colour = alt.Color(f"{series}:N", scale=scale, legend=legend)
+    x = alt.X("begin:Q", title=title, axis=alt.Axis(tickCount=6)).scale(domain=[0, end], nice=False)
+    bars = base.mark_bar(stroke="white", strokeWidth=1).encode(x=x, x2="end:Q", color=colour)
+    letter = _expression({name: mark for name, (mark, _, _) in looks.items()}, series)
+    text = f"{letter} + ' ' + format(datum.end - datum.begin, '.0f')"
+    wide = base.transform_filter(f"datum.end - datum.begin > {end / 18!r}")
+    wide = wide.transform_calculate(middle="(datum.begin + datum.end) / 2", text=text)
+    x = alt.X("middle:Q", title=title)
+    texts = wide.mark_text(fontSize=10, color="black").encode(x=x, text="text:N")
+    layers = [layer.encode(y=y) for layer in (bars, texts, *beside)]
+    return alt.LayerChart(layer=layers, width=panel_width(1, BAR_LABELS), height={"step": 30})
 
 
 def columns_of(panels: int) -> int:
@@ -192,41 +127,20 @@ def columns_of(panels: int) -> int:
 
 
 def panel_width(columns: int, left: int = LABELS, each: int = 0) -> int:
-    """Return the width of a panel, in px, that lets all columns fit.
-
-    Args:
-        columns: panels side by side.
-        left: what stands left of the first one.
-        each: what stands beside every one, such as an axis of its own.
-    """
+    """Return the px for each panel, if `left` px stand left of the first and `each` beside all."""
     return (WIDTH - MARGIN - left - (columns - 1) * SPACING) // columns - each
 
 
-def grid(
-    panels: list[Any], rows: list[dict[str, Any]], columns: int, title: str, subtitle: str
-) -> alt.ConcatChart:
-    """Return a figure of panels over the same rows, every text at its left edge."""
-    heading = alt.TitleParams(
-        textwrap.wrap(title, 80, break_on_hyphens=False),
-        subtitle=textwrap.wrap(subtitle, 105, break_on_hyphens=False),
-        anchor="start",
-        fontSize=14,
-        subtitleFontSize=11,
-        subtitleColor="#333333",
-        offset=12,
-    )
-    figure = alt.concat(
-        *panels,
-        columns=columns,
-        align="each",
-        bounds="full",
-        spacing=SPACING,
-        data=alt.InlineData(values=rows),
-        title=heading,
-        background="white",
-    )
+def grid(panels: list[alt.LayerChart], columns: int, title: str, subtitle: str) -> alt.ConcatChart:
+    """Return a figure of panels, every text at its left edge."""
+    lines = textwrap.wrap(title, 80, break_on_hyphens=False)
+    heading = alt.TitleParams(lines, anchor="start", fontSize=14, offset=12)
+    heading.subtitle = textwrap.wrap(subtitle, 105, break_on_hyphens=False)
+    heading.subtitleFontSize, heading.subtitleColor = 11, "#333333"
+    figure = alt.concat(*panels, columns=columns, align="each", bounds="full", spacing=SPACING)
     return (
-        figure.configure(font="sans-serif", padding=6)
+        figure.properties(title=heading, background="white")
+        .configure(font="sans-serif", padding=6)
         .configure_view(stroke="#DDDDDD")
         .configure_axis(
             labelFontSize=11, titleFontSize=11, titleFontWeight="normal", gridColor="#EAEAEA"
@@ -238,22 +152,27 @@ def grid(
     )
 
 
-def scaled(chart: alt.Chart, factor: float, *fields: str) -> alt.Chart:
-    """Return `chart` with `fields` as `<field>_shown`, times `factor`; what is null stays null."""
-    for field in fields:
-        shown = f"isValid(datum.{field}) ? {factor!r} * datum.{field} : null"
-        chart = chart.transform_calculate(**{f"{field}_shown": shown})
-    return chart
+def scaled(factor: float, *fields: str) -> alt.Chart:
+    """Return a chart with `fields` as `<field>_shown`, times `factor`; what is null stays null."""
+    shown = {f"{f}_shown": f"isValid(datum.{f}) ? {factor!r} * datum.{f} : null" for f in fields}
+    return alt.Chart().transform_calculate(**shown)
 
 
-def axis_of(field: str, title: str, **scale: Any) -> dict[str, Any]:
-    """Return the arguments of a quantitative axis that shows the range of its data."""
-    axis = alt.Axis(tickCount=4, labelOverlap=True, labelFlush=False)
-    fitted = alt.Scale(**({"zero": False, "nice": True, "padding": 6} | scale))
-    return {"shorthand": f"{field}:Q", "title": title, "axis": axis, "scale": fitted}
+def x_of(field: str, title: str) -> alt.X:
+    """Return a horizontal axis that shows the range of its data."""
+    return alt.X(f"{field}:Q", title=title, axis=TICKS, scale=NICE)
 
 
-def _expression(values: list[str], names: list[str]) -> str:
-    """Return the expression that turns a label into its name."""
-    pairs = ", ".join(f"{v!r}: {n!r}" for v, n in zip(values, names, strict=True))
-    return f"({{{pairs}}})[datum.label]"
+def y_of(field: str, title: str, scale: alt.Scale = FITTED) -> alt.Y:
+    """Return a vertical axis that shows the range of its data, or what `scale` says."""
+    return alt.Y(f"{field}:Q", title=title, axis=TICKS, scale=scale)
+
+
+def _legend_of(names: dict[str, str]) -> alt.Legend:
+    return alt.Legend(title=None, labelExpr=_expression(names), labelLimit=0)
+
+
+def _expression(names: dict[str, str], field: str = "label") -> str:
+    """Return the expression that turns a field's value, by default a label, into its name."""
+    pairs = ", ".join(f"{value!r}: {name!r}" for value, name in names.items())
+    return f"({{{pairs}}})[datum.{field}]"

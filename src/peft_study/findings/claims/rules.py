@@ -1,0 +1,257 @@
+"""The rule of each published claim: which of the study's results decide it, and how."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from peft_study.findings.claims import estimates as est
+from peft_study.findings.claims.estimates import Finding, judge, listed, not_measured
+from peft_study.findings.published import first_epoch
+from peft_study.findings.results import Results
+from peft_study.findings.statistics import paired
+from peft_study.findings.wording import busy, measured_with, number
+from peft_study.records.costs import Recipe
+
+POINT = 0.01  # of a metric, which is a fraction
+ADAPTERS_OVERHEAD = 1.2  # what Hu et al. 2021, table 1, find of adapters at batch size 1
+QUERY_VALUE, ALL_FOUR = ("query", "value"), ("query", "key", "value", "output")
+VALUE_OUTPUT, QUERY_KEY = ("value", "output"), ("query", "key")
+
+Weights = tuple[str, ...]
+Pairs = list[tuple[Weights, int, Weights, int]]  # weights and rank of a cell, and of another
+
+
+def scores(other: str, lower: float, upper: float, results: Results) -> Finding:
+    """Judge our LoRA minus another method on every task, by bounds in points."""
+    rows = [r for r in results.main_differences if (r.method, r.reference) == ("lora", other)]
+    found = [estimate for row in rows for estimate in est.of_paired(row.task, row)]
+    if not found:
+        return _not_measured(results, "lora", other)
+    tasks = tuple(estimate.name for estimate in found)
+    missing = _gaps(results, "lora", other) + _uncompared(results, tasks, "lora", other)
+    text = f"LoRA minus {_label(results, other)}: {listed(found)}"
+    return judge(text, found, tasks, lower * POINT, upper * POINT, missing)
+
+
+def parameters(results: Results) -> Finding:
+    found = {}
+    for task in results.study.main_metrics:
+        lora, full_ft = (results.cells.get((name, task)) for name in ("lora", "full_ft"))
+        if lora and full_ft:
+            found[task] = lora.trainable.adapter, full_ft.trainable.total
+    if not found:
+        return _not_measured(results, "lora", "full_ft")
+    fewer, ours, full = min((1 - ours / full, ours, full) for ours, full in found.values())
+    text = f"{ours:,} instead of {full:,}, {_percent_down(fewer)} fewer"
+    if parity := results.parity:
+        counts = parity.counts.get("roberta-base", {})
+        there = {of: counts[name] for name, of in parity.settings.items() if name in counts}
+        part, whole = there.get(Recipe("lora", 8, QUERY_VALUE)), there.get(Recipe("full_ft"))
+        if part and whole:
+            ours, full = part.adapter, whole.total
+            text += f"; on RoBERTa-base, the source's model, {ours:,} instead of {full:,} would be "
+            text += f"{_percent_down(1 - ours / full)} fewer"
+    supported = round(fewer, 3) >= 0.997  # the source's figure has one decimal
+    return Finding(est.decided(not supported, supported), f"{text}.", tasks=tuple(found))
+
+
+def latency(method: str, merged: bool, results: Results) -> Finding:
+    """Judge that merged LoRA adds nothing to the encoder's latency, and adapters something."""
+    profile = results.profile
+    row = profile and profile.inference_of(method, merged)
+    if not profile or not row:
+        return _no_profile(results, method)
+    kinds = {"one by one": row.batch_1, "in batches of 64": row.batch_64}
+    found = [est.of_ratio(name, latency.ratio) for name, latency in kinds.items()]
+    text = "Latency relative to the model without adapters: "
+    measured = measured_with(row.recipe, results.study) + busy(profile.machine)
+    if not merged:
+        return judge(f"{text}{listed(found)}{measured}", found[:1], (profile.task,), lower=1)
+    ends = [estimate.interval for estimate in found if estimate.interval]
+    wide = {e: f", {e.interval[1] - e.interval[0]:.3f} wide" for e in found if e.interval}
+    text += "; ".join(f"{estimate}{wide.get(estimate, '')}" for estimate in found)
+    over, known = any(low > 1 for low, _ in ends), len(ends) == len(found)
+    within = known and all(low <= 1 <= high < ADAPTERS_OVERHEAD for low, high in ends)
+    if known and not over:
+        most = number(100 * (max(high for _, high in ends) - 1), "z.0f")
+        text += f"; an overhead of up to {most}% is not excluded"
+    return Finding(est.decided(over, within), f"{text}{measured}.", tasks=(profile.task,))
+
+
+def memory(wanted: float, contradicted_below: float, results: Results) -> Finding:
+    """Judge the memory that LoRA saves, peak and mean, the libraries apart."""
+    profile = results.profile
+    lora, full_ft = (profile and profile.memory_of(name) for name in ("lora", "full_ft"))
+    if not profile or not lora or not full_ft:
+        return _no_profile(results, "lora", "full_ft")
+    saved, texts, apart = [], [], full_ft.parts.libraries
+    for kind, ours, full in (("peak", lora.peak, full_ft.peak), ("mean", lora.mean, full_ft.mean)):
+        ours, full = ours - lora.parts.libraries, full - apart
+        saved.append(1 - ours / full)
+        change = f"{100 * abs(saved[-1]):.1f}% {'lower' if saved[-1] >= 0 else 'higher'}"
+        texts.append(f"{kind} {change}, {ours / 1e6:,.0f} MB instead of {full / 1e6:,.0f} MB")
+    less = max(saved) < contradicted_below or max(saved) <= 0
+    without = f", without the libraries' {apart / 1e6:,.0f} MB" if apart else ""
+    text = f"With LoRA{without}: {'; '.join(texts)}; single measurements"
+    text += f"{measured_with(lora.recipe, results.study)}."
+    return Finding(est.decided(less, min(saved) >= wanted), text, tasks=(profile.task,))
+
+
+def epochs(results: Results) -> Finding:
+    profile = results.profile
+    row = profile and profile.step_of("lora")
+    # Without full fine-tuning the profile's ratios are to LoRA itself.
+    if not profile or not row or not profile.step_of("full_ft"):
+        return _no_profile(results, "lora", "full_ft")
+    found = est.of_ratio("a step takes", row.ratio)
+    text = f"With LoRA {found} of full fine-tuning's time"
+    if found.interval:
+        most, least = (number(100 * (1 - end), "z.0f") for end in found.interval)
+        text += f", {least}% to {most}% less"
+    text += measured_with(row.recipe, results.study) + busy(profile.machine)
+    return judge(text, [found], (profile.task,), upper=0.65)
+
+
+def energy(results: Results) -> Finding:
+    iso, profile, methods = results.iso_accuracy, results.profile, ("lora", "full_ft")
+    reason = ((iso and iso.energy.reason) or "there is no profile").rstrip(".")
+    if not iso or not iso.energy.source:
+        return not_measured(f"Not measured: {reason}")
+    if not iso.energy.measured:
+        return not_measured(f"The energy is an estimate from assumed watts, not measured: {reason}")
+    runs = [run for run in iso.runs if run.method in methods]
+    tasks = tuple(dict.fromkeys(run.task for run in runs if run.joules is not None))
+    found, missing = [], _gaps(results, *methods)
+    for task in tasks:
+        spent: dict[str, dict[str, float]] = {method: {} for method in methods}
+        for run in (run for run in runs if run.task == task):
+            name = f"{task}, {_label(results, run.method)}, seed {run.seed}"
+            if run.joules is None:
+                missing.append(f"{name}: score never reached")
+            else:
+                spent[run.method][str(run.seed)] = run.joules
+        difference = paired(spent["lora"], spent["full_ft"], results.study.equivalence_margin)
+        found += est.of_paired(task, difference, "J")
+    if not found:
+        return not_measured("No pair of runs has joules", missing)
+    text = f"LoRA minus full fine-tuning, measured by {iso.energy.source}: {listed(found)}"
+    row = profile and profile.energy_of("lora")
+    text += measured_with(row.recipe, results.study) if row else ""
+    return judge(text, found, tasks, lower=0, missing=missing)
+
+
+def rank_1(results: Results) -> Finding:
+    sweep = results.study.sweep
+    ranks = [rank for rank in sweep.ranks if rank in (8, 64) and 1 in sweep.ranks]
+    return _swept(results, [(w, 1, w, rank) for w in sweep.weights for rank in ranks], -1)
+
+
+def weights(these: Weights, others: Weights, lower: float, results: Results) -> Finding:
+    """Judge LoRA on some weights minus LoRA on others at every rank, by a bound in points."""
+    sweep = results.study.sweep
+    both = {frozenset(these), frozenset(others)} <= set(map(frozenset, sweep.weights))
+    return _swept(results, [(these, r, others, r) for r in sweep.ranks if both], lower)
+
+
+def stability(results: Results) -> Finding:
+    methods = "lora", "adapter_h"
+    found, seen, missing = [], [], _gaps(results, *methods)
+    for task in results.study.main_metrics:
+        ours, theirs = (first_epoch(results, task, method) for method in methods)
+        if ours and theirs:
+            seen.append(task)
+            compared = est.of_variations(task, theirs, ours)
+            found += compared
+            missing += [] if compared else [f"{task}: no coefficient of variation"]
+    missing += _uncompared(results, seen, *methods)
+    if not found:
+        return _not_measured(results, *methods, missing=missing)
+    text = f"AdapterH's coefficient of variation relative to LoRA's: {listed(found)}"
+    return judge(text, found, tuple(e.name for e in found), lower=1, missing=missing)
+
+
+def start(results: Results) -> Finding:
+    init = results.study.mnli_init
+    tasks = ", ".join(init.tasks) if init.mode != "none" else ""
+    has = f"{tasks} started from {init.task}" if tasks else "no task started from another"
+    return not_measured(f"A study has one way to start, and here {has}")
+
+
+def _swept(results: Results, pairs: Pairs, lower: float) -> Finding:
+    """Judge the first cell of each pair minus the second, paired by seed, by a bound in points."""
+    if not pairs:
+        return not_measured("No sweep of this study compares them")
+    study, task = results.study, results.study.sweep.task
+    scores = {  # however their weights are ordered
+        (frozenset(cell.weights), cell.rank): cell.scores(study.main_metrics[cell.task])
+        for cell in results.sweep_runs
+    }
+    found, missing = [], []
+    for these, rank, others, other_rank in pairs:
+        name = f"{'+'.join(these)} at rank {rank} minus "
+        name += f"rank {other_rank}" if these == others else "+".join(others)
+        ours = scores.get((frozenset(these), rank), {})
+        theirs = scores.get((frozenset(others), other_rank), {})
+        compared = est.of_paired(name, paired(ours, theirs, study.equivalence_margin))
+        found += compared
+        missing += [] if compared else [name]
+    if not found:
+        return not_measured("The sweep has no results", missing)
+    return judge(f"On {task}: {listed(found)}", found, (task,), lower * POINT, missing=missing)
+
+
+def _gaps(results: Results, *methods: str) -> list[str]:
+    """Name the cells of these methods that have no results, and say why."""
+    gaps = [gap for gap in results.statistics.gaps if gap.method in methods]
+    return [f"{gap.task}, {_label(results, gap.method)}: {gap.reason}" for gap in gaps]
+
+
+def _uncompared(results: Results, tasks: Sequence[str], *methods: str) -> list[str]:
+    """Name the tasks besides `tasks` on which no gap says why these methods are not compared."""
+    known = {*tasks, *(gap.task for gap in results.statistics.gaps if gap.method in methods)}
+    return [f"{task}: not compared" for task in results.study.main_metrics if task not in known]
+
+
+def _not_measured(results: Results, *methods: str, missing: Sequence[str] = ()) -> Finding:
+    absent = [_label(results, method) for method in methods if not results.study.method(method)]
+    text = f"The study has no {' and no '.join(absent)}" if absent else "No task has both"
+    return not_measured(text, missing or _gaps(results, *methods))
+
+
+def _no_profile(results: Results, *methods: str) -> Finding:
+    names = " and ".join(_label(results, method) for method in methods)
+    measured = f"The profile does not measure {names}"
+    return not_measured(measured if results.profile else "The study has no profile")
+
+
+def _label(results: Results, method: str) -> str:
+    """Return a method's label within a sentence, also of one that the study does not have."""
+    return results.study.label(method).replace("Full", "full")
+
+
+def _percent_down(share: float) -> str:
+    """Show a share as a percentage, rounded down: 99.6999% is not shown as 99.700%."""
+    return f"{number(math.floor(share * 1e5) / 1e3, '.3f')}%"
+
+
+STATISTICS, PROFILE = ("metrics/statistics.json",), ("metrics/profile.json",)
+SWEEP, ENERGY = ("metrics/runs/sweep.json",), ("metrics/profile.json", "metrics/iso_accuracy.json")
+
+# By claim: its rule, and the files that this reads.
+RULES: dict[str, tuple[Callable[[Results], Finding], tuple[str, ...]]] = {
+    "lora_within_2_percent": (partial(scores, "full_ft", -2, math.inf), STATISTICS),
+    "ours_within_1_1_points_of_loralib": (partial(scores, "loralib_lora", -1.1, 1.1), STATISTICS),
+    "fewer_parameters_99_7": (parameters, ("metrics/runs", "metrics/parity.json")),
+    "no_overhead_when_merged": (partial(latency, "lora", True), PROFILE),
+    "adapters_add_latency": (partial(latency, "adapter_h", False), PROFILE),
+    "memory_38_percent_lower": (partial(memory, 0.38, 0.38), PROFILE),
+    # "Up to" two thirds: less than that contradicts nothing, as long as something is saved.
+    "memory_two_thirds_lower": (partial(memory, 2 / 3, 0), PROFILE),
+    "epochs_40_to_48_percent_faster": (epochs, PROFILE),
+    "energy_not_lower": (energy, ENERGY),
+    "rank_1_within_1_point": (rank_1, SWEEP),
+    "query_value_as_good_as_all_four": (partial(weights, QUERY_VALUE, ALL_FOUR, -0.5), SWEEP),
+    "value_output_better_than_query_key": (partial(weights, VALUE_OUTPUT, QUERY_KEY, 0), SWEEP),
+    "more_stable_than_adapters_in_first_epoch": (stability, ("metrics/stability.json",)),
+    "mnli_init_helps_rte_most": (start, ("params.yaml",)),
+}

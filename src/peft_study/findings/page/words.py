@@ -1,0 +1,208 @@
+"""What a study found, in sentences made by rule, and what was studied."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+
+from peft_study.findings.page.papers import trained
+from peft_study.findings.results import Claim, Results
+from peft_study.findings.wording import BUSY, GAP, cell_name, interval, megabytes, percent, points
+from peft_study.findings.wording import two_digits as times
+from peft_study.records.costs import EnergySource, Profile, Ratio, Recipe
+from peft_study.records.scores import Paired
+from peft_study.records.study import MethodInfo, StudyInfo
+
+SAID = {"equivalent": "is equivalent to", "better": "is better than", "worse": "is worse than"}
+SAID["undecided"] = "cannot be told from, nor called equivalent to,"
+STARTS = {"per_method": "each method's own weights", "full_ft": "one encoder for all"}
+
+
+def findings(results: Results, claims: Sequence[Claim]) -> dict[str, list[str]]:
+    """Return what the numbers say, in sentences made by rule, by the question they answer."""
+    first = {method.family: method for method in reversed(results.study.methods)}
+    lora, full = first.get("lora"), first.get("full")
+    return {
+        "Does LoRA match full fine-tuning?": _match(results, lora, full),
+        "At what cost?": _costs(results, lora, full)
+        if lora
+        else ["LoRA is not part of the study."],
+        "What could not be said": _unsaid(results, claims),
+    }
+
+
+def conclusion(difference: Paired) -> tuple[str, str]:
+    """Return what a difference between two methods shows, as a key of `SAID` and in words.
+
+    Better and worse mean that the 95% interval excludes zero; equivalence goes first.
+    """
+    margin = f"±{percent(difference.margin)} points"
+    if difference.low is None or difference.high is None:
+        return "undecided", "undecided: there is no interval without a second seed"
+    other = "better" if difference.low > 0 else "worse" if difference.high < 0 else ""
+    if difference.equivalent:
+        return "equivalent", f"equivalent within {margin}{', though not zero' if other else ''}"
+    if other:
+        return other, f"{other}: the interval excludes zero"
+    needed = difference.detectable
+    hint = "" if needed is None else f"; {percent(needed)} points would have been significant"
+    return "undecided", f"undecided: neither a difference nor equivalence within {margin}{hint}"
+
+
+def overview(study: StudyInfo) -> dict[str, str]:
+    """Return what was studied, by heading."""
+    model, init, sweep = study.model, study.mnli_init, study.sweep
+    revision = f" at revision {model.revision}" if model.revision else ""
+    found = {
+        "Model": f"{model.name}{revision}, texts of up to {model.max_length} tokens",
+        "Data": _settings(asdict(study.data)),
+        "Tasks": ", ".join(f"{task.name} ({task.metric})" for task in study.tasks),
+        "Seeds": ", ".join(map(str, study.seeds)),
+        "Result of a run": f"its {study.report} evaluation",
+    }
+    for method in study.methods:
+        everything = "all weights are trained" if method.family == "full" else ""
+        found[method.label] = everything or _settings(method.settings)
+    if init.mode != "none" and init.tasks:
+        start = f"{', '.join(init.tasks)} start from {init.task}: {STARTS[init.mode]}"
+        found["Intermediate task"] = start
+    if sweep.ranks:
+        ranks, weights = ", ".join(map(str, sweep.ranks)), ", ".join(map("+".join, sweep.weights))
+        found["Sweep"] = f"{sweep.task}: ranks {ranks}; weights {weights}"
+    found["Reproduces"] = "; ".join(study.published)
+    return {heading: words for heading, words in found.items() if words}
+
+
+def parameters(values: Mapping[str, object], indent: str = "") -> list[str]:
+    """Return nested parameters, one a line."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{key}:", *parameters(value, indent + "  ")]
+        else:
+            shown = ", ".join(map(str, value)) or GAP if isinstance(value, list) else value
+            lines.append(f"{indent}{key}: {GAP if shown in (None, {}) else shown}")
+    return lines
+
+
+def energy_words(profile: Profile | None) -> str:
+    """Return how energy was measured, or why it was not."""
+    energy = profile.energy if profile else EnergySource(None, "no profile was made")
+    why = f": {energy.reason.rstrip('.')}" if energy.reason else ""
+    if energy.measured:
+        return f"Energy was measured by {energy.source}."
+    estimated = "is estimated from an assumed power, not measured"
+    return f"Energy {estimated if energy.source else 'was not measured'}{why}."
+
+
+def _match(results: Results, lora: MethodInfo | None, full: MethodInfo | None) -> list[str]:
+    """Compare the study's first LoRA with full fine-tuning, task by task."""
+    if not results.study.methods:
+        return ["No method was trained on the tasks: the study is a sweep of LoRA's settings."]
+    if lora is None or full is None:
+        missing = "Full fine-tuning" if lora else "LoRA"
+        return [f"{missing} is not part of the study, so the two are not compared."]
+    pair, tasks = (lora.name, full.name), results.study.tasks
+    rows = {r.task: r for r in results.main_differences if (r.method, r.reference) == pair}
+    sentences: list[str] = []
+    verdicts: dict[str, list[str]] = {verdict: [] for verdict in SAID}
+    for task in tasks:
+        row = rows.get(task.name)
+        if row is None or row.mean is None:
+            sentences.append(f"{task.name}: not compared, because results are missing.")
+            continue
+        verdict, words = conclusion(row)
+        verdicts[verdict].append(task.name)
+        sentences.append(
+            f"{task.name} ({task.metric}): {lora.label} minus full fine-tuning is "
+            f"{points(row.mean)} points{_within(row, points)} over {row.n} "
+            f"seed{'' if row.n == 1 else 's'}; {words}."
+        )
+    summary = [
+        f"{lora.label} {SAID[verdict]} full fine-tuning on {len(names)} of {len(tasks)} tasks "
+        f"({', '.join(names)})."
+        for verdict, names in verdicts.items()
+        if names
+    ]
+    return summary + sentences
+
+
+def _costs(results: Results, lora: MethodInfo, full: MethodInfo | None) -> list[str]:
+    """Say what the study's first LoRA costs beside full fine-tuning."""
+    sentences, profile = [], results.profile
+    ours, everything = (trained(results, m.name) if m else [] for m in (lora, full))
+    if ours and everything:
+        part, whole_model = max(ours), max(everything)
+        sentences.append(
+            f"{lora.label} trains {part:,} parameters besides the head, "
+            f"{100 * part / whole_model:.2g}% of the {whole_model:,} that full fine-tuning trains."
+        )
+    if not profile:
+        return [*sentences, "Time and memory were not measured."]
+    step, memory = profile.step_of(lora.name), profile.memory_of(lora.name)
+    if step and full and profile.step_of(full.name):
+        sentences.append(
+            f"A training step of {lora.label} takes {times(step.ratio.median)} times as long as "
+            f"one of full fine-tuning{_within(step.ratio, times)}, on {profile.task} in batches "
+            f"of {profile.batch_size}{_measured(step.recipe, lora)}."
+        )
+    if memory and full and (whole := profile.memory_of(full.name)):
+        libraries = memory.parts.libraries
+        of_them = f", {megabytes(libraries)} MB of either being libraries" if libraries else ""
+        sentences.append(
+            f"It needs {megabytes(memory.peak)} MB at its peak against {megabytes(whole.peak)} MB "
+            f"({times(memory.peak / whole.peak)} times{of_them}), and stores "
+            f"{megabytes(memory.stored)} MB per task against {megabytes(whole.stored)} MB"
+            f"{_measured(memory.recipe, lora)}."
+        )
+    if merged := profile.inference_of(lora.name, merged=True):
+        ratio = merged.batch_1.ratio
+        same = ratio.low and ratio.high and ratio.low <= 1 <= ratio.high
+        sentences.append(
+            f"Merged into the weights, it computes one example in {times(ratio.median)} times the "
+            f"pretrained model's time{_within(ratio, times)}"
+            f"{', equal within noise' if same else ''}{_measured(merged.recipe, lora)}."
+        )
+    return sentences
+
+
+def _unsaid(results: Results, claims: Sequence[Claim]) -> list[str]:
+    """Name what is missing, and what makes the numbers weaker than they look."""
+    sentences, profile = [], results.profile
+    if gaps := results.statistics.gaps:
+        named = ", ".join(cell_name(gap, results.study) for gap in gaps)
+        sentences.append(f"Without results, and in no average: {named}.")
+    if len(results.study.seeds) == 1:
+        sentences.append("One seed gives neither a spread nor an interval.")
+    for verdict in ("inconclusive", "not measured"):
+        if n := sum(claim.verdict == verdict for claim in claims):
+            sentences.append(f"Claims {verdict}: {n} of {len(claims)}; see the verdicts.")
+    if not profile:
+        return [*sentences, "What the methods cost in time, memory and energy was not measured."]
+    if (share := profile.machine.other_cpu_share) >= BUSY:
+        sentences.append(
+            f"Other programs used {100 * share:.0f}% of the processors while times were measured: "
+            "ratios, whose parts were measured in turns, say more than seconds."
+        )
+    if not profile.energy.measured:
+        sentences.append(energy_words(profile))
+    return sentences or ["Nothing that the study set out to measure is missing."]
+
+
+def _within(value: Paired | Ratio, show: Callable[[float], str]) -> str:
+    shown = interval(value.low, value.high, show)
+    return "" if shown == GAP else f" (95% interval {shown})"
+
+
+def _measured(recipe: Recipe, lora: MethodInfo) -> str:
+    """Say what a cost of LoRA was measured at, where that is not what the study trains."""
+    rank = [f"r = {recipe.rank}"] if recipe.rank != lora.rank else []
+    weights = ["+".join(recipe.weights)] if recipe.weights != lora.weights else []
+    return f", measured at {', '.join(rank + weights)}" if rank + weights else ""
+
+
+def _settings(values: Mapping[str, object]) -> str:
+    """Show a block of parameters on one line, without what is not set."""
+    return ", ".join(
+        f"{key.replace('_', ' ')} {'+'.join(value) if isinstance(value, tuple) else value}"
+        for key, value in values.items()
+        if value is not None
+    )

@@ -1,0 +1,110 @@
+"""The words that figures, tables, claims and the page share: numbers, ranges, names of models."""
+
+from collections.abc import Callable, Iterable
+
+from peft_study.records.costs import Machine, Recipe
+from peft_study.records.scores import Gap
+from peft_study.records.study import StudyInfo
+
+GAP = "–"
+MINUS = "\N{MINUS SIGN}"
+BASE = "base model"
+BUSY = 0.05  # the share of the processors from which on others' work is told of
+
+
+def number(value: float, form: str = "z.1f") -> str:
+    """Show a number with a true minus sign; `form` is a format specification."""
+    return format(value, form).replace("-", MINUS)
+
+
+def percent(value: float) -> str:
+    """Show a fraction times 100."""
+    return number(100 * value)
+
+
+def points(value: float) -> str:
+    """Show a difference of fractions times 100, with its sign."""
+    return number(100 * value, "+z.1f")
+
+
+def two_digits(value: float) -> str:
+    return number(value, ".2f")
+
+
+def megabytes(value: float) -> str:
+    """Show bytes in millions."""
+    return number(value / 1e6, ",.1f")
+
+
+def median_and_std(median: float, std: float | None) -> str:
+    """Show a median and a standard deviation, if there is one, times 100."""
+    return percent(median) + ("" if std is None else f" ± {percent(std)}")
+
+
+def interval(low: float | None, high: float | None, show: Callable[[float], str]) -> str:
+    """Show the ends of an interval, or a gap where there is none."""
+    return GAP if low is None or high is None else f"{show(low)} to {show(high)}"
+
+
+def millions(counts: Iterable[int]) -> str:
+    """Show a number of parameters, or the range of several, in millions."""
+    shown = [f"{n / 1e6:.1f}" if n >= 1e7 else f"{n / 1e6:.2g}" for n in sorted(set(counts))]
+    return GAP.join(dict.fromkeys([shown[0], shown[-1]])) if shown else GAP
+
+
+def counted(counts: Iterable[int], unit: str) -> str:
+    """Say how many there are of each mean: `n = 5 seeds`, or `n = 3 to 5 seeds`."""
+    found = sorted(set(counts))
+    span = f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
+    return f"n = {span} {unit}{'' if span == '1' else 's'}"
+
+
+def sentences(*parts: str) -> str:
+    """Join the sentences that are not empty."""
+    return " ".join(part for part in parts if part)
+
+
+def recipe_label(recipe: Recipe, study: StudyInfo) -> str:
+    """Name a model that was measured or counted: `LoRA (ours), r = 8, merged`."""
+    if recipe.method is None:
+        return BASE
+    sizes = _sizes(recipe.rank, recipe.bottleneck)
+    return ", ".join([study.label(recipe.method), *sizes, *["merged"] * recipe.merged])
+
+
+def _sizes(rank: int | None, bottleneck: int | None) -> list[str]:
+    named = (("r = ", rank), ("bottleneck ", bottleneck))
+    return [f"{name}{size}" for name, size in named if size is not None]
+
+
+def cell_name(gap: Gap, study: StudyInfo) -> str:
+    return f"{study.label(gap.method)} on {gap.task}"
+
+
+def missing(gaps: Iterable[Gap], study: StudyInfo) -> str:
+    """Name the cells without results, and why they have none; "" where there are none."""
+    named = [f"{cell_name(gap, study)} ({gap.reason})" for gap in gaps]
+    return f"Without results: {', '.join(named)}." if named else ""
+
+
+def measured_with(recipe: Recipe, study: StudyInfo) -> str:
+    """Say `, measured with r = 4` of a recipe that is not what the study trains; "" if it is."""
+    trained = study.method(recipe.method or "")
+    if trained is None:
+        return ""
+    usual = _sizes(trained.rank, trained.bottleneck)
+    apart = [size for size in _sizes(recipe.rank, recipe.bottleneck) if size not in usual]
+    if recipe.weights and set(recipe.weights) != set(trained.weights):
+        apart.append("+".join(recipe.weights))
+    return f", measured with {', '.join(apart)}" if apart else ""
+
+
+def busy(machine: Machine) -> str:
+    """Say what share of the processors others used, if it is worth saying."""
+    share = machine.other_cpu_share
+    return f"; other programs used {100 * share:.0f}% of the processors" if share >= BUSY else ""
+
+
+def machine_words(machine: Machine) -> str:
+    """Say where costs were measured, and what share of it others used, if it is worth saying."""
+    return f"Measured on {machine.name}{busy(machine)}."
