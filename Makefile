@@ -6,7 +6,7 @@ export PATH := $(BIN):$(PATH)
 # keeps it for those after it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study studies use check report test env readme clean-store
+.PHONY: study studies use check report experiments why quick test env readme clean-store
 
 ## study: create the environment and run the study of params.yaml
 study: env check
@@ -28,12 +28,27 @@ check: env
 report: env
 	$(BIN)/dvc repro --single-item aggregate curves claims figures report export
 
-## test: create the environment; lint, types and tests
+## experiments: the experiments of DVC, their changed parameters and main scores
+experiments: env
+	@$(BIN)/python -m peft_study.experiments
+
+## why: what changed in a stage's configuration since it last ran: make why STAGE=train@lora
+why: env
+	@$(BIN)/python -m peft_study.why '$(STAGE)'
+
+## quick: lint, types and unit tests
+quick: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --numprocesses auto -m "not slow"
+
+## test: create the environment; lint, types and all tests
 test: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 ## env: create .venv from the pinned versions, if they changed
 env: $(VENV)/installed
@@ -51,5 +66,5 @@ readme: env
 	$(BIN)/python -m peft_study.findings.readme
 
 ## clean-store: empty the run store; results stay, but nothing is taken up again
-clean-store:
-	rm -rf "$${PEFT_STUDY_STORE:-.run_store}"
+clean-store: env
+	rm -rf "$${PEFT_STUDY_STORE:-$$($(BIN)/dvc cache dir)/peft_study}"

@@ -3,37 +3,23 @@
 from pathlib import Path
 
 from peft_study.errors import run_command
-from peft_study.files import read_json, write_json
-from peft_study.findings.aggregate import aggregate, markdown_table, sweep_table
-from peft_study.findings.results import load_cells
-from peft_study.findings.statistics import averages, compare_cells, describe_cells
+from peft_study.files import write_json
+from peft_study.findings.page.papers import readme_table
+from peft_study.findings.results import Results, load_cells, load_study_info, load_sweep
+from peft_study.findings.statistics import summarise, summary, sweep_rows
+from peft_study.findings.wording import missing
 
 
 def main() -> None:
-    config, metrics = read_json(Path("configs/aggregate.json")), Path("metrics")
-    methods, main_metrics = config["methods"], config["main_metrics"]
-    cells = load_cells(config, metrics)
-    gaps = [
-        {"method": method, "task": task}
-        for method in methods
-        for task in main_metrics
-        if (method, task) not in cells
-    ]
-    summary = aggregate(config, cells)
-    write_json(metrics / "summary.json", summary)
-    statistics = {
-        "gaps": gaps,
-        "cells": describe_cells(cells),
-        "differences": compare_cells(cells, config["equivalence_margin"]),
-        "averages": averages(cells, methods, main_metrics),
-    }
+    study, metrics = load_study_info(), Path("metrics")
+    cells, gaps = load_cells(study)
+    statistics = summarise(study, cells, gaps)
     write_json(metrics / "statistics.json", statistics)
-    sweep = read_json(metrics / "runs/sweep.json")
-    write_json(metrics / "sweep.json", sweep_table(config["sweep"], sweep.__getitem__))
+    write_json(metrics / "summary.json", summary(study, statistics))
+    write_json(metrics / "sweep.json", list(sweep_rows(load_sweep())))
     if cells:
-        print(markdown_table(summary, {task: main_metrics[task] for task in config["tasks"]}))
-    for gap in gaps:
-        print(f"aggregate: no results of {gap['method']} on {gap['task']}")
+        print(readme_table(Results(study, statistics, cells)))
+    print(f"aggregate: {missing(gaps, study) or 'every cell has results'}")
     print("aggregate: wrote metrics/summary.json, metrics/statistics.json, metrics/sweep.json")
 
 

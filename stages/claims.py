@@ -15,7 +15,7 @@ def main() -> None:
     write_json(Path("metrics/claims.json"), verdicts)
     write_json(Path("metrics/published.json"), published(results))
     for claim in verdicts:
-        print(f"{claim['verdict']:>13}  {claim['id']}")
+        print(f"{claim.verdict:>13}  {claim.id}")
     print("claims: wrote metrics/claims.json, metrics/published.json")
 
 

@@ -3,41 +3,28 @@
 from pathlib import Path
 
 from peft_study.errors import run_command
-from peft_study.files import read_json, write_json
+from peft_study.files import write_json
 from peft_study.findings.curves import (
-    epoch_seconds,
     iso_accuracy,
     learning_curves,
     over_seeds,
+    read_histories,
     stability,
-    sweep_curves,
 )
+from peft_study.findings.results import load_profile, load_study_info
 
 
 def main() -> None:
-    config = read_json(Path("configs/curves.json"))
-    curves = learning_curves(config, Path("runs"))
-    profile = read_json(Path("metrics/profile.json"))
-    energy = profile.get("energy", {"cells": None, "source": None, "reason": "no profile"})
-    joules = {
-        (profile["task"], method): cell["joules_per_epoch"]
-        for method, cell in (energy["cells"] or {}).items()
-    }
-    runs = iso_accuracy(curves, config["iso_margin"], joules)
-    write_json(Path("metrics/curves.json"), over_seeds(curves))
-    write_json(Path("metrics/sweep_curves.json"), over_seeds(sweep_curves(config, Path("runs"))))
-    write_json(Path("metrics/stability.json"), stability(curves))
-    write_json(
-        Path("metrics/iso_accuracy.json"),
-        {
-            "margin": config["iso_margin"],
-            "energy": {key: energy[key] for key in ("source", "reason")},
-            "runs": runs,
-            "seconds_per_epoch": epoch_seconds(curves),
-        },
-    )
-    reached = sum(run["reached"] for run in runs)
-    print(f"curves: {reached} of {len(runs)} runs reach the equal score of their task")
+    study, metrics = load_study_info(), Path("metrics")
+    curves = learning_curves(study, metrics / "histories")
+    equal = iso_accuracy(curves, study, load_profile())
+    swept = over_seeds(read_histories(metrics / "histories/sweep.csv"), swept=True)
+    write_json(metrics / "curves.json", over_seeds(curves))
+    write_json(metrics / "sweep_curves.json", swept)
+    write_json(metrics / "stability.json", stability(curves))
+    write_json(metrics / "iso_accuracy.json", equal)
+    reached = sum(run.reached for run in equal.runs)
+    print(f"curves: {reached} of {len(equal.runs)} runs reach the equal score of their task")
     print("curves: wrote metrics/{curves,sweep_curves,stability,iso_accuracy}.json")
 
 

@@ -1,19 +1,19 @@
-"""Stage `evaluate@<method>-<task>`: score a cell's runs. Arguments: method and task."""
+"""Stage `evaluate@<method>`: score a method's runs. Argument: the method."""
 
 import sys
 from pathlib import Path
 
 from peft_study.errors import run_command
-from peft_study.files import read_json, write_json
-from peft_study.findings.evaluate import evaluate
+from peft_study.files import read_record
+from peft_study.findings.evaluate import evaluate_cells
+from peft_study.run_config import CellConfig
 
 
 def main() -> None:
-    method, task = sys.argv[1:]
-    config = read_json(Path(f"configs/train/{method}-{task}.json"))
-    path = Path(f"metrics/runs/{method}/{task}.json")
-    write_json(path, evaluate(config, Path("runs", method, task), Path("data/prepared", task)))
-    print(f"evaluate: wrote {path}")
+    (method,) = sys.argv[1:]
+    configs = read_record(Path(f"configs/train/{method}.json"), dict[str, CellConfig])
+    evaluate_cells(configs, Path("runs", method), Path("data/prepared"), Path("metrics"), method)
+    print(f"evaluate: wrote metrics/runs/{method}/, metrics/histories/{method}.csv")
 
 
 if __name__ == "__main__":

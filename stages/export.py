@@ -1,24 +1,16 @@
 """Stage `export`: the adapter of each LoRA cell's median seed, for others to load."""
 
-import shutil
 from pathlib import Path
 
 from peft_study.errors import run_command
-from peft_study.files import read_json
-from peft_study.findings.export import IN_PEFTS_FORMAT, export_adapter
-from peft_study.findings.results import load_cells
+from peft_study.findings.export import export
+from peft_study.findings.results import load_cells, load_study_info
 
 
 def main() -> None:
-    study, exports = read_json(Path("configs/report.json")), Path("exports")
-    shutil.rmtree(exports, ignore_errors=True)
-    exports.mkdir()
-    cells = load_cells(study, Path("metrics"))
-    exported = [place for place in cells if place[0] in IN_PEFTS_FORMAT]
-    for method, task in exported:
-        runs = Path("runs", method, task)
-        export_adapter(study, cells[method, task], runs, exports / method / task)
-    print(f"export: wrote {len(exported)} adapter(s) to exports/")
+    study = load_study_info()
+    cells, _ = load_cells(study)
+    print(f"export: wrote {export(study, cells, Path('runs'), Path('exports'))} adapter(s)")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,17 @@
-"""Stage `mnli_init`: train the intermediate task, once per method or once for all."""
+"""Stage `mnli_init`: train the intermediate task, and lay out what each method starts from."""
 
 from pathlib import Path
 
 from peft_study.errors import run_command
-from peft_study.files import read_json, write_json
-from peft_study.running.jobs import Cell, run_cells
+from peft_study.files import read_record
+from peft_study.running.jobs import train_starts
+from peft_study.stage_configs import InitConfig
 from peft_study.study import load_study
 
 
 def main() -> None:
-    cells = []
-    for method, config in read_json(Path("configs/mnli_init.json")).items():
-        directory = Path("init", method)
-        write_json(directory / "seeds.json", config["seeds"])
-        if config["seeds"]:
-            cells.append(Cell(config, Path("data/intermediate"), None, directory))
-    if cells:
-        run_cells(cells, load_study().runner)
-    else:
-        print("mnli_init: no task starts from the intermediate task, nothing to train")
+    config = read_record(Path("configs/mnli_init.json"), InitConfig)
+    train_starts(config, Path("data/intermediate"), Path("init"), load_study().runner)
 
 
 if __name__ == "__main__":

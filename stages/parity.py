@@ -4,17 +4,17 @@ from pathlib import Path
 
 from peft_study.encoders.pretrained import model_folder
 from peft_study.errors import run_command
-from peft_study.files import read_json, write_json
+from peft_study.files import read_record, write_json
 from peft_study.parity import parity
+from peft_study.stage_configs import ParityConfig
 
 
 def main() -> None:
-    config = read_json(Path("configs/parity.json"))
-    folder = model_folder(config["model"], config["model_revision"])
-    found = parity(str(folder)) | {"model": config["model"]}
+    encoder = read_record(Path("configs/parity.json"), ParityConfig).encoder
+    found = parity(str(model_folder(encoder.name, encoder.revision)), encoder.name)
     write_json(Path("metrics/parity.json"), found)
-    settings = sum(map(len, found["counts"].values()))
-    largest = max(value for values in found["differences"].values() for value in values.values())
+    settings = sum(map(len, found.counts.values()))
+    largest = max(value for compared in found.differences for value in compared.largest.values())
     print(f"parity: {settings} counts agree, largest difference {largest:.1e}")
     print("parity: wrote metrics/parity.json")
 

@@ -1,27 +1,20 @@
-"""Stages `prepare@<task>` and `prepare_intermediate`: rows, cleaned, split and tokenised.
+"""Stage `prepare`: rows of every task, cleaned, split and tokenised, before anything is trained."""
 
-Arguments: the configuration file and the folder to write.
-"""
-
-import sys
 from pathlib import Path
 
-from peft_study.data.prepare import prepare
+from peft_study.data.prepare import prepare_all
 from peft_study.errors import run_command
-from peft_study.files import read_json, write_json
+from peft_study.files import read_record
+from peft_study.stage_configs import PrepareConfigs
 
 
 def main() -> None:
-    config_path, directory = map(Path, sys.argv[1:])
-    config = read_json(config_path)
-    if not config:
-        write_json(directory / "summary.json", {})
-        print("prepare: no task starts from the intermediate task, nothing to prepare")
-        return
-    summary = prepare(config, directory)
-    rows = ", ".join(f"{split['rows']} {name}" for name, split in summary["splits"].items())
-    dropped = sum(summary["dropped"].values())
-    print(f"prepare {summary['task']}: wrote {rows} rows to {directory}/ ({dropped} dropped)")
+    configs = read_record(Path("configs/prepare.json"), PrepareConfigs)
+    summaries = prepare_all(configs, Path("data/prepared"), Path("data/intermediate"))
+    for folder, summary in summaries.items():
+        rows = ", ".join(f"{split['rows']} {name}" for name, split in summary["splits"].items())
+        dropped = sum(summary["dropped"].values())
+        print(f"prepare {summary['task']}: wrote {rows} rows to {folder}/ ({dropped} dropped)")
 
 
 if __name__ == "__main__":

@@ -8,22 +8,23 @@ import time
 from pathlib import Path
 
 from peft_study.errors import run_command
-from peft_study.files import read_json, write_json
+from peft_study.files import read_record, write_json
+from peft_study.stage_configs import ProfileConfig
 
 
 def main() -> None:
-    config = read_json(Path("configs/profile.json"))
-    if not config["cells"]:
-        write_json(Path("metrics/profile.json"), {})
+    config = read_record(Path("configs/profile.json"), ProfileConfig)
+    if not config.cells:
+        write_json(Path("metrics/profile.json"), None)
         print("profile: profile.rounds is 0, so nothing is measured")
         return
     # The processes that measure memory, or read counters, import this file again: not all of it.
-    from peft_study.profiling import profile
+    from peft_study.profiling.profile import profile
 
     clock = time.perf_counter()
-    found = profile(config, Path("data/prepared", config["task"]))
+    found = profile(config, Path("data/prepared", config.task))
     write_json(Path("metrics/profile.json"), found)
-    if (share := found["machine"]["other_cpu_share"]) > 0.1:
+    if (share := found.machine.other_cpu_share) > 0.1:
         print(
             f"warning: other programs used {share:.0%} of the processors; run it again when the "
             "machine is idle: dvc repro --force --single-item profile",

@@ -3,20 +3,18 @@
 from pathlib import Path
 
 from peft_study.errors import run_command
-from peft_study.files import read_json, write_json
+from peft_study.files import read_record, write_json
+from peft_study.run_config import CellConfig
 from peft_study.running.jobs import Cell, run_cells
 from peft_study.study import load_study
 
 
 def main() -> None:
-    study, configs = load_study(), read_json(Path("configs/sweep.json"))
-    data, directory = Path("data/prepared", study.sweep.task), Path("runs/sweep")
-    write_json(directory / "cells.json", sorted(configs))
-    if configs:
-        cells = [Cell(config, data, None, directory / name) for name, config in configs.items()]
-        run_cells(cells, study.runner)
-    else:
-        print("sweep: no ranks, nothing to train")
+    configs = read_record(Path("configs/sweep.json"), dict[str, CellConfig])
+    data, runs = Path("data/prepared"), Path("runs/sweep")
+    write_json(runs / "cells.json", sorted(configs))
+    cells = [Cell(c, data / c.run.task, None, runs / name) for name, c in configs.items()]
+    run_cells(cells, load_study().runner)
 
 
 if __name__ == "__main__":

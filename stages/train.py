@@ -1,23 +1,24 @@
-"""Stage `train@<method>-<task>`: all seeds of one cell. Arguments: method and task."""
+"""Stage `train@<method>`: all tasks and seeds of a method. Argument: the method."""
 
 import sys
 from pathlib import Path
 
 from peft_study.errors import run_command
-from peft_study.files import read_json
+from peft_study.files import read_record
+from peft_study.run_config import CellConfig
 from peft_study.running.jobs import Cell, run_cells
 from peft_study.study import load_study
 
 
 def main() -> None:
-    method, task = sys.argv[1:]
-    cell = Cell(
-        config=read_json(Path(f"configs/train/{method}-{task}.json")),
-        data=Path("data/prepared", task),
-        start=Path("starts", method, task),
-        directory=Path("runs", method, task),
-    )
-    run_cells([cell], load_study().runner)
+    (method,) = sys.argv[1:]
+    configs = read_record(Path(f"configs/train/{method}.json"), dict[str, CellConfig])
+    start, data, runs = Path("init", method, "start"), Path("data/prepared"), Path("runs", method)
+    cells = [
+        Cell(config, data / task, start if config.starts else None, runs / task)
+        for task, config in configs.items()
+    ]
+    run_cells(cells, load_study().runner)
 
 
 if __name__ == "__main__":
