@@ -4,11 +4,12 @@ import copy
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
+import hypothesis
 import pyarrow as pa
 import pytest
 import torch
@@ -24,10 +25,24 @@ from transformers import (
 
 from peft_study.data.sources import opinions
 from peft_study.data.tasks import TASKS
+from peft_study.encoders.architectures import ARCHITECTURES
 from peft_study.encoders.pretrained import model_folder
 from peft_study.errors import StudyError
+from peft_study.methods import METHODS
+from peft_study.run_config import (
+    AdapterHSettings,
+    Encoder,
+    FullFtSettings,
+    Hyperparameters,
+    LoraSettings,
+    RunConfig,
+    Settings,
+)
 
 ROOT = Path(__file__).parent.parent
+# A loaded machine is no mistake.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 _SIZE: dict[str, Any] = {
     "hidden_size": 32,
@@ -104,41 +119,43 @@ def set_key() -> Callable[[dict[str, Any], str, Any], None]:
     return set_key
 
 
-ADAPTERS: dict[str, dict[str, Any]] = {
-    "lora": {"r": 4, "alpha": 8.0, "dropout": 0.1, "targets": ["query", "value"]},
-    "peft_lora": {"r": 4, "alpha": 8.0, "dropout": 0.1, "targets": ["query", "value"]},
-    "loralib_lora": {"r": 4, "alpha": 8.0, "dropout": 0.1, "targets": ["query", "value"]},
-    "adapter_h": {"bottleneck": 4, "activation": "gelu"},
-    "full_ft": {"save_weights": True},
+LORA = LoraSettings(r=4, alpha=8.0, dropout=0.1, targets=("query", "value"))
+SETTINGS: dict[str, Settings] = {
+    "lora": LORA,
+    "adapter_h": AdapterHSettings(bottleneck=4, activation="gelu"),
+    "full_ft": FullFtSettings(),
 }
+HYPER = Hyperparameters(
+    epochs=2,
+    batch_size=8,
+    gradient_accumulation_steps=1,
+    learning_rate=5e-3,
+    warmup_ratio=0.1,
+    weight_decay=0.01,
+    adam_beta2=0.999,
+    max_grad_norm=1.0,
+    evaluations_per_epoch=2,
+    head="trained",
+    report="best",
+    device="cpu",
+    precision="float32",
+)
 
 
-def make_config(method: str, model: Path, **train: Any) -> dict[str, Any]:
-    hyper = {
-        "epochs": 2,
-        "batch_size": 8,
-        "gradient_accumulation_steps": 1,
-        "learning_rate": 5e-3,
-        "warmup_ratio": 0.1,
-        "weight_decay": 0.01,
-        "adam_beta2": 0.999,
-        "max_grad_norm": 1.0,
-        "evaluations_per_epoch": 2,
-        "head": "trained",
-        "report": "best",
-        "device": "cpu",
-        "precision": "float32",
-    }
-    return {
-        "method": method,
-        "task": "movie_polarity",
-        "task_definition": asdict(TASKS["movie_polarity"]),
-        "model": str(model),
-        "model_revision": None,
-        "adapter": ADAPTERS[method],
-        "train": hyper | train,
-        "save_weights": True,
-    }
+def make_config(method: str, model: Path, **train: Any) -> RunConfig:
+    """Return a small run of `method`, its weights saved; `train` replaces hyperparameters."""
+    row = METHODS[method]
+    return RunConfig(
+        method=method,
+        module=row.module,
+        task="movie_polarity",
+        definition=TASKS["movie_polarity"],
+        encoder=Encoder(str(model), None, None, ARCHITECTURES["bert"]),
+        settings=SETTINGS[row.block],
+        train=replace(HYPER, **train),
+        save_weights=True,
+        packages={},
+    )
 
 
 @pytest.fixture(scope="session")
@@ -167,10 +184,10 @@ def learnable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_files(directory: Path) -> dict[str, bytes]:
-    """Return the contents of the files of one run or many, by relative path, without timings."""
+    """Return the contents of the files of one run or many, by path, without what tells seconds."""
     files = sorted(directory.rglob("*"))
     return {
         str(path.relative_to(directory)): path.read_bytes()
         for path in files
-        if path.is_file() and path.name != "timings.csv"
+        if path.is_file() and path.name not in ("timings.csv", "manifest.json")
     }

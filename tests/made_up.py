@@ -1,9 +1,14 @@
 """A made-up study's results, small enough to know every number of, and what a page says of it."""
 
 import statistics
+from dataclasses import replace
 from typing import Any
 
-from peft_study.findings.results import Results
+import builders
+from peft_study.findings.results import Claim, FigureInfo, PublishedRow, Results
+from peft_study.records import costs, scores
+from peft_study.records.costs import Ratio, Recipe
+from peft_study.records.study import InitInfo, Report, StudyInfo, SweepInfo
 
 SCORES = {  # by method and task, a run each
     "lora": {"film_review": [0.75, 0.77, 0.765], "rating": [0.83, 0.82, 0.84]},
@@ -12,119 +17,79 @@ SCORES = {  # by method and task, a run each
 }
 METRICS = {"film_review": "accuracy", "rating": "pearson"}
 COUNTS = {"lora": 73_728, "adapter_h": 152_256, "full_ft": 22_713_216}
+LORA, FULL = Recipe("lora", 8, ("query", "value")), Recipe("full_ft")
+WEIGHTS = (("query",), ("query", "value"))
 
 
-def results() -> Results:
+def results(**changes: Any) -> Results:
     """Return a study of three methods and two tasks, of which AdapterH lacks one."""
-    cells = {
-        (method, task): {
-            "trainable": {"adapter": COUNTS[method], "head": 770, "total": COUNTS[method] + 770}
-        }
-        for method, tasks in SCORES.items()
-        for task in tasks
-    }
-    return Results(
-        study=_study(),
-        summary={task: {"baseline": {METRICS[task]: 0.4825}} for task in METRICS},
-        statistics=_statistics(),
-        profile=_profile(),
-        iso_accuracy=_iso_accuracy(),
-        stability=[],
-        curves=[],
-        sweep=[],
-        sweep_curves=[],
-        sweep_runs={},
-        cells=cells,
-        parity=_parity(),
-    )
+    cells = {(name, task): _cell(name, task) for name in SCORES for task in SCORES[name]}
+    found: dict[str, Any] = {"study": study(), "statistics": _statistics(), "profile": profile()}
+    found |= {"iso_accuracy": _iso_accuracy(), "cells": cells, "parity": parity()}
+    return Results(**(found | changes))
+
+
+def described(**changes: Any) -> Results:
+    """Return those results with other parts of their statistics."""
+    return results(statistics=replace(_statistics(), **changes))
+
+
+def study(**changes: Any) -> StudyInfo:
+    """Return what is said of that study."""
+    init = InitInfo("per_method", "product", ("rating",))
+    packages = {"torch": "2.13.0", "peft": "0.20.0"}
+    found = builders.study(tuple(SCORES), METRICS, mnli_init=init, packages=packages)
+    return replace(found, **changes)
 
 
 def sweep() -> Results:
     """Return a study of a sweep alone, without a profile."""
+    rest: dict[str, Any] = {"n": 2, "std": 0.0125, "cv_first": None, "cv_last": None}
+    rest |= {f"trainable_{part}": 1000 for part in ("adapter", "head", "total")}
     rows = [
-        {"task": "film_review", "weights": weights, "rank": rank, "metric": metric, "n": 2}
-        | {"median": 0.7 + rank / 100, "std": 0.0125, "trainable_adapter": 1000 * rank}
-        for weights in ("query", "query+value")
+        scores.SweepRow("film_review", weights, rank, metric, median=0.7 + rank / 100, **rest)
+        for weights in WEIGHTS
         for rank in (1, 8)
         for metric in ("accuracy", "f1")
-        if (weights, rank) != ("query", 8)
+        if (weights, rank) != (("query",), 8)
     ]
-    study = _study() | {"methods": [], "adapters": {}}
-    study["sweep"] = {"task": "film_review", "ranks": [1, 8], "weights": ["query", "query+value"]}
-    nothing: dict[str, Any] = {"gaps": [], "cells": [], "differences": [], "averages": []}
-    return Results(study, {}, nothing, {}, {}, [], [], rows, [], {}, {}, {})
+    about = study(methods=(), sweep=SweepInfo("film_review", (1, 8), WEIGHTS))
+    return builders.results(about, sweep=tuple(rows))
 
 
-CLAIMS: list[dict[str, Any]] = [
-    {
-        "id": "less-memory",
-        "title": "Less memory",
-        "source": "Hu et al. 2021, section 4.2",
-        "statement": "LoRA needs a third of full fine-tuning's memory.",
-        "quantity": "memory",
-        "verdict": "not measured",
-        "finding": "Memory of a GPU was not measured.",
-        "settles": "A profile on a GPU.",
-        "differs": None,
-        "files": [],
-    },
-    {
-        "id": "on-par",
-        "title": "On par",
-        "source": "Hu et al. 2021, table 2",
-        "statement": "LoRA matches full fine-tuning.",
-        "quantity": "score",
-        "verdict": "supported",
-        "finding": "On film_review the difference is +2.6 points.",
-        "settles": None,
-        "differs": "A small encoder instead of RoBERTa.",
-        "files": ["metrics/statistics.json"],
-    },
-    {
-        "id": "faster",
-        "title": "Faster",
-        "source": "Hu et al. 2021, section 4.2",
-        "statement": "LoRA trains faster.",
-        "quantity": "time",
-        "verdict": "contradicted",
-        "finding": "A step takes 1.41 times as long.",
-        "settles": None,
-        "differs": None,
-        "files": ["metrics/profile.json"],
-    },
+_FASTER = Claim(
+    **{"id": "faster", "title": "Faster", "source": "Hu et al. 2021, section 4.2"},
+    **{"statement": "LoRA trains faster.", "quantity": "time", "verdict": "contradicted"},
+    finding="A step takes 1.41 times as long.",
+    settles=None,
+    differs=None,
+    files=("metrics/profile.json",),
+)
+_MEMORY = {"id": "less-memory", "title": "Less memory", "quantity": "memory"}
+_MEMORY |= {"statement": "LoRA needs a third of full fine-tuning's memory."}
+_MEMORY |= {"verdict": "not measured", "finding": "Memory of a GPU was not measured."}
+_MEMORY |= {"settles": "A profile on a GPU."}
+_SAME = {"id": "on-par", "title": "On par", "source": "Hu et al. 2021, table 2"}
+_SAME |= {"quantity": "score", "statement": "LoRA matches full fine-tuning."}
+_SAME |= {"verdict": "supported", "finding": "On film_review the difference is +2.6 points."}
+_SAME |= {"differs": "A small encoder instead of RoBERTa."}
+CLAIMS = [
+    replace(_FASTER, **_MEMORY, files=()),
+    replace(_FASTER, **_SAME, files=("metrics/statistics.json",)),
+    _FASTER,
 ]
-PUBLISHED: list[dict[str, Any]] = [
-    {
-        "source": "hu2021",
-        "table": "2",
-        "citation": "Hu et al. 2021. LoRA: Low-Rank Adaptation of Large Language Models.",
-        "model": "roberta-base",
-        "method": "lora",
-        "weights": "query+value",
-        "rank": 8,
-        "task": "film_review",
-        "metric": "accuracy",
-        "is_fraction": True,
-        "published": 0.951,
-        "published_std": 0.002,
-        "ours": 0.765,
-        "ours_std": 0.0104,
-        "n": 3,
-        "difference": -0.186,
-        "note": None,
-    }
-]
-FIGURES: list[dict[str, Any]] = [
-    {
-        "name": name,
-        "title": title,
-        "caption": f"{title}, made up.",
-        "alt": f"{title} of two methods.",
-        "unit": "points",
-        "data": f"plots/data/{name}.json",
-        "svg": f"plots/{name}.svg",
-        "sources": ["metrics/statistics.json"],
-    }
+_ROW: dict[str, Any] = {"source": "hu2021", "table": "2", "model": "roberta-base", "method": "lora"}
+_ROW |= {"citation": "Hu et al. 2021. LoRA: Low-Rank Adaptation of Large Language Models."}
+_ROW |= {"weights": WEIGHTS[1], "rank": 8, "task": "film_review", "metric": "accuracy", "n": 3}
+_ROW |= {"is_fraction": True, "published": 0.951, "published_std": 0.002, "note": None}
+PUBLISHED = [PublishedRow(**_ROW, ours=0.765, ours_std=0.0104, difference=-0.186)]
+FIGURES = [
+    FigureInfo(
+        **{"name": name, "title": title, "caption": f"{title}, made up.", "unit": "points"},
+        **{"alt": f"{title} of two methods.", "data": f"plots/data/{name}.json"},
+        svg=f"plots/{name}.svg",
+        sources=("metrics/statistics.json",),
+    )
     for name, title in (("scores", "Scores"), ("curves", "Learning curves"))
 ]
 _ROWS = [
@@ -132,7 +97,7 @@ _ROWS = [
     for method, score in (("LoRA (ours)", 74.0), ("Full fine-tuning", 73.0))
     for epoch in (1, 2, 3)
 ]
-SPECS: dict[str, dict[str, Any]] = {
+SPECS: dict[str, dict[str, object]] = {
     name: {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "data": {"values": _ROWS},
@@ -148,128 +113,93 @@ SPECS: dict[str, dict[str, Any]] = {
     }
     for name, width, mark in (("scores", 640, "point"), ("curves", "container", "line"))
 }
-RAN: dict[str, Any] = {
-    "commit": "0123456789abcdef0123456789abcdef01234567",
-    "machine": {"cpu": "AMD EPYC", "cores": 2, "gpu": None, "memory": 25_276_510_208},
-    "packages": {"torch": "2.13.0", "peft": "0.20.0"},
-    "seconds_of_training": 3725.4,
-    "data": {"film_review": {"train": {"rows": 512, "sha256_of_ids": "805617e2" * 8}}},
-}
 
 
-def _study() -> dict[str, Any]:
-    return {
-        "study": "made_up",
-        "model": {"name": "minilm", "revision": None, "max_length": 64},
-        "data": {"source": "opinions", "folder": None, "split_seed": 0},
-        "seeds": [1, 2, 3],
-        "methods": list(SCORES),
-        "main_metrics": METRICS,
-        "report": "best",
-        "mnli_init": {"mode": "per_method", "task": "product", "tasks": ["rating"]},
-        "adapters": {
-            "lora": {"r": 8, "alpha": 16.0, "dropout": 0.0, "targets": ["query", "value"]},
-            "adapter_h": {"bottleneck": 16, "activation": "gelu"},
-        },
-        "sweep": {"task": "film_review", "ranks": [], "weights": []},
-        "equivalence_margin": 0.02,
-        "published": [],
-        "params": {"study": "made_up", "train": {"epochs": 2, "device": "cpu"}, "seeds": [1, 2, 3]},
-        "packages": {"torch": "2.13.0"},
-    }
+def _cell(method: str, task: str) -> scores.Cell:
+    found, adapter = SCORES[method][task], COUNTS[method]
+    about: dict[str, Any] = {"first": found, "last": found, "metric": METRICS[task]}
+    about |= {"data": {"train": scores.Rows(512, "805617e2" * 8)}}
+    about |= {"trainable": scores.Counts(adapter, 770, adapter + 770)}
+    return builders.cell(method, task, *found, baseline={METRICS[task]: 0.4825}, **about)
 
 
-def _statistics() -> dict[str, Any]:
+def _statistics_of(method: str, task: str, evaluation: Report, at: float) -> scores.CellStatistics:
+    found = [score + at for score in SCORES[method][task]]
+    about: dict[str, Any] = {"task": task, "method": method, "metric": METRICS[task], "n": 3}
+    about |= {"median": statistics.median(found), "mean": statistics.fmean(found), "cv": 0.0137}
+    about |= {"low": min(found), "high": max(found), "min": min(found), "max": max(found)}
+    std = statistics.stdev(found)
+    return scores.CellStatistics(**about, evaluation=evaluation, std=std)
+
+
+def _statistics() -> scores.Statistics:
+    evaluations: dict[Report, float] = {"first": -0.1, "best": 0.0, "last": 0.0}
     cells = [
-        {"task": task, "method": method, "metric": METRICS[task], "evaluation": evaluation}
-        | {"n": 3, "median": statistics.median(found), "std": statistics.stdev(found)}
-        | {"mean": statistics.fmean(found), "cv": 0.0137, "min": min(found), "max": max(found)}
-        | {"low": min(found), "high": max(found)}
-        for evaluation in ("best", "last")
+        _statistics_of(method, task, evaluation, at)
+        for evaluation, at in evaluations.items()
         for method, tasks in SCORES.items()
-        for task, found in tasks.items()
+        for task in tasks
     ]
-    shared = {"evaluation": "best", "reference": "full_ft", "n": 3, "margin": 0.02}
-    differences = [
-        {"task": "film_review", "method": "lora", "metric": "accuracy", "mean": 0.0258}
-        | {"low": -0.0297, "high": 0.0813, "p": 0.183, "p_equivalence": 0.652}
-        | {"equivalent": False, "detectable": 0.0555}
-        | shared,
-        {"task": "rating", "method": "lora", "metric": "pearson", "mean": -0.035}
-        | {"low": -0.0566, "high": -0.0134, "p": 0.0202, "p_equivalence": 0.95}
-        | {"equivalent": False, "detectable": 0.0216}
-        | shared,
-        {"task": "film_review", "method": "adapter_h", "metric": "accuracy", "mean": -0.0075}
-        | {"low": -0.0124, "high": 0.0019, "p": 0.0955, "p_equivalence": 0.0242}
-        | {"equivalent": True, "detectable": 0.0091}
-        | shared,
+    values: list[dict[str, Any]] = [
+        {"task": "film_review", "low": -0.0297, "high": 0.0813, "mean": 0.0258, "p": 0.183}
+        | {"p_equivalence": 0.652, "detectable": 0.0555},
+        {"task": "rating", "low": -0.0566, "high": -0.0134, "mean": -0.035, "p": 0.0202}
+        | {"p_equivalence": 0.95, "detectable": 0.0216, "metric": "pearson"},
+        {"task": "film_review", "low": -0.0124, "high": 0.0019, "mean": -0.0075, "p": 0.0955}
+        | {"p_equivalence": 0.0242, "detectable": 0.0091, "equivalent": True}
+        | {"method": "adapter_h"},
     ]
-    averages = [
-        {"method": "lora", "evaluation": "best", "tasks": 2, "mean_of_medians": 0.7975, "gaps": []},
-        {"method": "full_ft", "evaluation": "best", "tasks": 2}
-        | {"mean_of_medians": 0.80625, "gaps": []},
-        {"method": "adapter_h", "evaluation": "best", "tasks": 1}
-        | {"mean_of_medians": None, "gaps": ["rating"]},
-    ]
-    gaps = [{"method": "adapter_h", "task": "rating"}]
-    return {"gaps": gaps, "cells": cells, "differences": differences, "averages": averages}
+    return scores.Statistics(
+        gaps=(scores.Gap("adapter_h", "rating", "seed 3: the loss is nan after step 12"),),
+        cells=tuple(cells),
+        differences=tuple(builders.difference(**found) for found in values),
+        averages=(
+            scores.Average("lora", "best", 2, (), 0.7975),
+            scores.Average("full_ft", "best", 2, (), 0.80625),
+            scores.Average("adapter_h", "best", 1, ("rating",), None),
+        ),
+        baselines={task: {metric: 0.4825} for task, metric in METRICS.items()},
+    )
 
 
-def _profile() -> dict[str, Any]:
-    step = {"forward": 0.2, "backward": 0.19, "optimiser": 0.002, "step": 0.404}
-    one = {"median": 1.0, "low": 1.0, "high": 1.0}
-    ratios = {"lora": {"median": 0.664, "low": 0.617, "high": 0.706}, "full_ft": one}
-    parts = {"libraries": 537_000_000, "weights": 91_000_000, "gradients": 298_000}
-    parts |= {"optimiser_state": 596_000, "activations": 80_500_000, "allocator": 86_600_000}
-    sizes = {"lora": (816_500_000, 302_436), "full_ft": (1_048_800_000, 90_868_018)}
-    latency = {"n": 12, "seconds": {"median": 0.0278, "p5": 0.0231, "p95": 0.0497}}
-    merged = {"median": 0.984, "low": 0.792, "high": 1.421}
-    few = {"median": 1.17, "low": None, "high": None}
-    return {
-        "task": "film_review",
-        "batch_size": 16,
-        "machine": RAN["machine"] | {"other_cpu_share": 0.232},
-        "training": {
-            name: {"seconds": step, "seconds_per_epoch": {"mean": 12.85, "std": 1.11}}
-            | {"examples_per_second": 39.9, "tokens_per_second": 1068.3, "ratio": ratio}
-            for name, ratio in ratios.items()
-        },
-        "memory": {
-            name: {"peak": peak, "mean": 0.9 * peak, "explained": 796_000_000, "parts": parts}
-            | {"stored": stored}
-            for name, (peak, stored) in sizes.items()
-        },
-        "inference": {
-            name: {
-                "batch_1": latency | {"ratio": ratio},
-                "batch_64": latency | {"ratio": ratio},
-                "validation_set": latency | {"ratio": few},
-            }
-            for name, ratio in {"base model": one, "lora merged": merged}.items()
-        },
-        "energy": {"cells": None, "source": None, "reason": "RAPL cannot be read"},
-    }
+def profile() -> costs.Profile:
+    """Return what LoRA and full fine-tuning cost."""
+    one, few = Ratio(1.0, 1.0, 1.0), Ratio(1.17, None, None)
+    parts = costs.MemoryParts(537_000_000, 91_000_000, 298_000, 596_000, 80_500_000, 86_600_000)
+    ratios = {LORA: Ratio(0.664, 0.617, 0.706), FULL: one}
+    sizes = {LORA: (816_500_000, 302_436), FULL: (1_048_800_000, 90_868_018)}
+    latencies = {Recipe(): one, replace(LORA, merged=True): Ratio(0.984, 0.792, 1.421)}
+    return costs.Profile(
+        task="film_review",
+        batch_size=16,
+        machine=costs.Machine("AMD EPYC", 2, None, 25_276_510_208, "Linux", "2.13.0", 0.232),
+        training=tuple(builders.step(recipe, ratio) for recipe, ratio in ratios.items()),
+        memory=tuple(
+            costs.MemoryCost(recipe, peak, 0.9 * peak, parts, 796_000_000, stored)
+            for recipe, (peak, stored) in sizes.items()
+        ),
+        inference=tuple(builders.latency(r, at, at, few) for r, at in latencies.items()),
+        energy=costs.Energy(source=None, reason="RAPL cannot be read"),
+    )
 
 
-def _iso_accuracy() -> dict[str, Any]:
+def _iso_accuracy() -> costs.IsoAccuracy:
     runs = [
-        {"task": "film_review", "method": "lora", "seed": seed, "target": 0.7425}
-        | {"reached": seed > 1, "step": 64 if seed > 1 else None, "joules": None}
-        | {"epoch": 2.0 if seed > 1 else None, "seconds": 24.4 if seed > 1 else None}
-        for seed in (1, 2, 3)
+        scores.EqualScoreRun("film_review", "lora", seed, 0.7425, seed > 1, *found, joules=None)
+        for seed, found in enumerate([(None, None, None), (64, 2.0, 24.4), (64, 2.0, 24.4)], 1)
     ]
-    return {"margin": 0.005, "runs": runs, "energy": {}, "seconds_per_epoch": []}
+    epochs = scores.EpochSeconds("film_review", "lora", 10, 372.54, None)
+    return costs.IsoAccuracy(0.005, costs.EnergySource(None, None), tuple(runs), (epochs,))
 
 
-def _parity() -> dict[str, Any]:
+def parity() -> costs.Parity:
+    """Return counts of two settings of LoRA, and what was compared."""
+    settings = {f"lora r={rank} query+value": Recipe("lora", rank, WEIGHTS[1]) for rank in (16, 2)}
     counts = {
-        "lora r=16 query+value": {"adapter": 589_824, "head": 1538, "total": 591_362},
-        "lora r=2 query+value": {"adapter": 73_728, "head": 1538, "total": 75_266},
+        name: scores.Counts(36_864 * (at.rank or 0), 1538, 0) for name, at in settings.items()
     }
-    differences = {"peft_lora query+value": {"forward": 0.0}, "merge": {"merged_forward": 6.33e-08}}
-    return {
-        "counts": {"bert-base": counts},
-        "differences": differences,
-        "model": "minilm",
-        "tolerance": 1e-05,
-    }
+    differences = (
+        costs.ParityDifference("peft_lora", WEIGHTS[1], "", {"forward": 0.0}),
+        costs.ParityDifference(None, (), "merge", {"merged_forward": 6.33e-08}),
+    )
+    return costs.Parity("minilm", 1e-05, settings, {"bert-base": counts}, differences)

@@ -1,349 +1,297 @@
 """The pipeline as its users drive it, on a study that trains in seconds."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
-from conftest import ROOT
-from peft_study.data.sources import opinions
 from peft_study.files import read_json
+from project import FINDINGS, Project, build, stages_in, trained_in
 
-PARAMS = """
-study: small
-model: {{name: {model}, max_length: 32}}
-data: {{source: opinions, split_seed: 0}}
-seeds: [1, 2]
-methods: [lora, full_ft]
-tasks:
-  tweet_rating: {{train_rows: 32, validation_rows: 20}}
-  editorial_polarity: {{train_rows: 32, validation_rows: 20}}
-mnli_init:
-  mode: per_method
-  task: product_polarity
-  tasks: [editorial_polarity]
-  train_rows: 32
-  validation_rows: 20
-  seed: 1
-sweep:
-  task: tweet_rating
-  alpha: rank
-  ranks: [1]
-  weights: [query, query+value]
-profile: {{ranks: [], rounds: 0}}
-train:
-  epochs: 1
-  batch_size: 8
-  gradient_accumulation_steps: 1
-  warmup_ratio: 0.06
-  weight_decay: 0.01
-  adam_beta2: 0.999
-  max_grad_norm: 1.0
-  evaluations_per_epoch: 1
-  head: trained
-  report: best
-  device: cpu
-  precision: float32
-lora:
-  r: 8
-  alpha: 16
-  dropout: 0.0
-  targets: [query, value]
-  learning_rate: 4e-3
-adapter_h: {{bottleneck: 16, activation: gelu, learning_rate: 4e-3}}
-full_ft: {{learning_rate: 1e-4, save_weights: false}}
-analysis: {{iso_margin: 0.005, equivalence_margin: 0.02, published: []}}
-runner:
-  backend: local
-  workers: auto
-  checkpoint_seconds: 60
-  store_gigabytes: 1
-  ray: {{num_cpus: 1, num_gpus: 0, memory_gigabytes: 1}}
-"""
+pytestmark = pytest.mark.slow
 
 
-class Project:
-    """A copy of the repository with a small study, and the commands of its users."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def run(self, *command: str, code: int = 0) -> str:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        identity = {
-            f"GIT_{who}_{what}": "t@t"
-            for who in ("AUTHOR", "COMMITTER")
-            for what in ("NAME", "EMAIL")
-        }
-        result = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=os.environ | identity | {"PATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == code, result.stdout
-        return result.stdout
-
-    def stages(self, *command: str) -> set[str]:
-        """Run a command of DVC and return the stages that it ran."""
-        return stages_in(self.run(*command))
-
-    def results(self) -> dict[str, bytes]:
-        """Return the files of results, but the timings."""
-        return {
-            str(path.relative_to(self.folder)): path.read_bytes()
-            for folder in ("metrics", "runs", "data/prepared", "starts")
-            for path in sorted((self.folder / folder).rglob("*"))
-            if path.is_file() and path.name != "timings.csv"
-        }
-
-    def findings(self) -> dict[str, bytes]:
-        """Return the files of figures and of the page."""
-        plots = sorted((self.folder / "plots").rglob("*.*"))
-        return {str(p.relative_to(self.folder)): p.read_bytes() for p in plots if p.is_file()}
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, archive: Path, model_path: Path) -> Path:
+    """Return the folder of a small study with its results, built once for all test processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if base.name.startswith("popen-") else base) / "built_project"
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            unfinished = folder.with_name("unfinished_project")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            build(unfinished, archive, model_path)
+            unfinished.rename(folder)
+    return folder
 
 
-def stages_in(printed: str) -> set[str]:
-    return set(re.findall(r"Running stage '([^']+)'", printed))
+@pytest.fixture
+def project(built: Path, tmp_path: Path) -> Project:
+    """Return a copy of the small study: what a test does to it concerns no other."""
+    shutil.copytree(built, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project")
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, archive: Path, model_path: Path) -> Project:
-    folder = tmp_path_factory.mktemp("project")
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in files.splitlines():
-        result = name.startswith(("metrics/", "plots/")) or name == "dvc.lock"
-        if (ROOT / name).is_file() and not result:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    (folder / opinions.DOWNLOADS).mkdir(parents=True)
-    shutil.copy(archive, folder / opinions.DOWNLOADS)
-    (folder / "params.yaml").write_text(PARAMS.format(model=model_path))
-    project = Project(folder)
-    project.run("git", "init", "--quiet")
-    project.run("git", "add", "--all")
-    project.run("git", "commit", "--quiet", "--message", "a small study")
-    project.run("dvc", "repro", "aggregate")
-    project.run("git", "add", "--all")
-    project.run("git", "commit", "--quiet", "--message", "its results")
-    return project
-
-
-def test_summary_has_the_documented_form(project: Project) -> None:
+def test_results_have_the_documented_form(project: Project) -> None:
     summary = read_json(project.folder / "metrics/summary.json")
     assert set(summary) == {"tweet_rating", "editorial_polarity"}
-    cell = summary["tweet_rating"]["lora"]
-    assert set(cell) == {"pearson", "spearman", "trainable"}
-    assert set(cell["pearson"]) == {"median", "std", "n", "cv_first", "cv_last"}
-    assert cell["trainable"] == {"adapter": 2 * 2 * 2 * 32 * 8, "head": 33, "total": 2081}
-    assert set(summary["editorial_polarity"]["baseline"]) == {"accuracy", "f1"}
-
-
-def test_the_sweep_is_one_tidy_table(project: Project) -> None:
+    assert all(set(cells) == {"lora", "full_ft"} for cells in summary.values())
+    assert set(summary["tweet_rating"]["lora"]) == {"median", "std"}
+    found = read_json(project.folder / "metrics/runs/lora/tweet_rating.json")
+    assert found["trainable"] == {"adapter": 2 * 2 * 2 * 32 * 8, "head": 33, "total": 2081}
+    header, *_ = project.run("dvc", "metrics", "show", "--md").splitlines()
+    assert header.count("|") - 1 <= 2 * 4 + 3
     rows = read_json(project.folder / "metrics/sweep.json")
-    found = [(r["weights"], r["rank"], r["metric"], r["n"], r["trainable_adapter"]) for r in rows]
-    assert found == [
-        (weights, 1, metric, 2, 2 * 2 * 32 * len(weights.split("+")))
-        for weights in ("query", "query+value")
+    swept = [(r["weights"], r["rank"], r["metric"], r["n"], r["trainable_adapter"]) for r in rows]
+    assert swept == [
+        (weights, 1, metric, 2, 2 * 2 * 32 * len(weights))
+        for weights in (["query"], ["query", "value"])
         for metric in ("pearson", "spearman")
     ]
+    equal = read_json(project.folder / "metrics/iso_accuracy.json")
+    assert len(equal["runs"]) == 2 * 2 * 2  # methods, tasks, seeds
+    assert {row["n"] for row in equal["seconds_per_epoch"]} == {2}  # an epoch of two seeds
+    stability = read_json(project.folder / "metrics/stability.json")
+    assert {(row["method"], row["epoch"], row["n"]) for row in stability} == {
+        (method, 1.0, 2) for method in ("lora", "full_ft")
+    }
+    assert read_json(project.folder / "metrics/profile.json") is None  # the study has no rounds
 
 
-def test_only_the_tasks_that_say_so_start_from_the_intermediate_task(project: Project) -> None:
-    starts = project.folder / "starts/lora"
-    assert [p.name for p in (starts / "tweet_rating").iterdir()] == ["start.json"]
-    assert (starts / "editorial_polarity/adapter_model.safetensors").is_file()
-
-
-def test_nothing_to_do(project: Project) -> None:
+def test_nothing_to_do_and_how_runs_are_run_retrains_nothing(project: Project) -> None:
     # It looks at data and models outside of the repository, which DVC cannot watch.
-    assert project.stages("dvc", "repro", "aggregate") == {"configure"}
+    assert stages_in(project.run("dvc", "repro", "aggregate")) == {"configure"}
+    project.set("workers: auto", "workers: 1")
+    project.set("seconds: 60", "seconds: 5")
+    assert stages_in(project.run("dvc", "repro", "aggregate")) == {"configure"}
 
 
 def test_a_second_clean_run_gives_the_same_bytes(project: Project) -> None:
     before = project.results()
     assert len(before) > 30
-    store, aside = project.folder / ".run_store", project.folder / ".store_aside"
-    store.rename(aside)
-    ran = project.stages("dvc", "repro", "--force", "--single-item", "train@lora-tweet_rating")
-    assert ran == {"train@lora-tweet_rating"}
-    shutil.rmtree(store)
-    aside.rename(store)
-    project.run("dvc", "repro", "aggregate")
+    shutil.rmtree(project.folder / ".dvc/cache/peft_study")
+    shutil.rmtree(project.folder / "runs/lora")
+    printed = project.run("dvc", "repro", "--force", "--single-item", "train@lora")
+    assert len(trained_in(printed)) == 2 * 2
     assert project.results() == before
 
 
-def test_an_ablation_retrains_its_cells_and_no_other(project: Project) -> None:
+def test_an_ablation_retrains_what_it_changes_and_no_other(project: Project) -> None:
     before = project.results()
-    printed = project.run("dvc", "exp", "run", "--set-param", "lora.r=3", "aggregate")
-    tasks = ("tweet_rating", "editorial_polarity")
-    assert stages_in(printed) == {"configure", "mnli_init", "aggregate"} | {
-        f"{stage}@lora-{task}" for stage in ("start", "train", "evaluate") for task in tasks
+    project.set("r: 8", "r: 3")
+    assert "editorial_polarity.run.settings.r: 8 -> 3" in project.run(
+        "python", "-m", "peft_study.why", "train@lora"
+    )
+    assert "r: 8 -> 3" not in project.run("python", "-m", "peft_study.why", "train@full_ft")
+    project.run("git", "checkout", "--quiet", "params.yaml")
+    printed = project.run("dvc", "exp", "run", "--name", "three", "-S", "lora.r=3", "aggregate")
+    assert stages_in(printed) == {
+        *("configure", "mnli_init", "train@lora", "evaluate@lora", "aggregate")
     }
-    assert re.search(r"full_ft product_polarity seed 1: .* from the run store", printed)
-    assert printed.count("from the run store") == 1
+    tasks = ("tweet_rating", "editorial_polarity")
+    assert trained_in(printed) == sorted(
+        [
+            "lora product_polarity seed 1",
+            *(f"lora {task} seed {n}" for task in tasks for n in (1, 2)),
+        ]
+    )
     changed = {name for name, value in project.results().items() if before[name] != value}
     assert changed
     assert all("full_ft" not in name for name in changed)
     difference = project.run("dvc", "metrics", "diff")
-    assert "tweet_rating.lora.trainable.adapter" in difference
+    assert "tweet_rating.lora.median" in difference
     assert "full_ft" not in difference
-    assert len(difference.splitlines()) < 25
+    assert len(difference.splitlines()) <= 1 + 2 * 2  # a heading, two numbers of two cells
+    assert "lora.r" in project.run("dvc", "params", "diff")
+    table = project.run("python", "-m", "peft_study.experiments")
+    assert re.search(r"lora\.r.*tweet_rating lora", table)
+    assert "full_ft" not in table
+    assert max(map(len, table.splitlines())) <= 200
     # Back again: everything comes from DVC's cache.
     project.run("git", "checkout", "--quiet", "params.yaml")
-    ran = project.stages("dvc", "repro", "aggregate")
-    assert not {stage for stage in ran if stage.startswith(("train", "mnli_init"))}
+    printed = project.run("dvc", "repro", "aggregate")
+    assert not trained_in(printed)
     assert project.results() == before
 
 
 def test_one_encoder_may_start_all_methods(project: Project) -> None:
-    command = ("dvc", "exp", "run", "--set-param", "mnli_init.mode=full_ft", "aggregate")
-    ran = project.stages(*command)
-    trained = {s for s in ran if s.startswith(("train", "mnli_init", "sweep"))}
-    assert trained == {"mnli_init", "train@lora-editorial_polarity"}
-    starts = [project.folder / f"starts/{m}/editorial_polarity" for m in ("lora", "full_ft")]
-    weights = [(start / "adapter_model.safetensors").read_bytes() for start in starts]
-    assert weights[0] == weights[1]
-    project.run("git", "checkout", "--quiet", "params.yaml")
-    project.run("dvc", "repro", "aggregate")
+    starts = project.folder / "init"
+    assert (starts / "lora/start/adapter_model.safetensors").is_file()
+    project.set("mode: per_method", "mode: full_ft")
+    printed = project.run("dvc", "repro", "evaluate@lora", "evaluate@full_ft")
+    assert trained_in(printed) == [f"lora editorial_polarity seed {seed}" for seed in (1, 2)]
+    lora, full = (starts / m / "start/adapter_model.safetensors" for m in ("lora", "full_ft"))
+    assert lora.read_bytes() == full.read_bytes()
+    project.set("mode: full_ft", "mode: none")
+    printed = project.run("dvc", "repro", "evaluate@lora", "evaluate@full_ft")
+    assert len(trained_in(printed)) == 2 * 2
+    assert [path.name for path in (starts / "lora/start").iterdir()] == ["start.json"]
 
 
 def test_bad_data_stops_the_run_before_any_training(project: Project) -> None:
-    good = (project.folder / "params.yaml").read_text()
     before = project.results()
-    short = good.replace(
-        "editorial_polarity: {train_rows: 32", "editorial_polarity: {train_rows: 32000"
-    ).replace("epochs: 1\n", "epochs: 2\n")
-    assert short.count("32000") == 1
-    try:
-        (project.folder / "params.yaml").write_text(short)
-        printed = project.run("dvc", "repro", "aggregate", code=255)
-    finally:
-        (project.folder / "params.yaml").write_text(good)
+    project.set("editorial_polarity: {train_rows: 32", "editorial_polarity: {train_rows: 32000")
+    project.set("epochs: 1\n", "epochs: 2\n")
+    printed = project.run("dvc", "repro", "aggregate", code=255)
     assert "error: tasks.editorial_polarity.train_rows: got 32000; must be at most" in printed
-    assert "Running stage 'train@" not in printed
+    assert stages_in(printed) == {"configure", "prepare"}
     assert "Traceback" not in printed
-    project.run("dvc", "repro", "aggregate")
-    assert project.results() == before
-
-
-def test_how_runs_are_run_retrains_nothing(project: Project) -> None:
-    good = (project.folder / "params.yaml").read_text()
-    changed = good.replace("workers: auto", "workers: 1").replace("seconds: 60", "seconds: 5")
-    try:
-        (project.folder / "params.yaml").write_text(changed)
-        assert project.stages("dvc", "repro", "aggregate") == {"configure"}
-    finally:
-        (project.folder / "params.yaml").write_text(good)
-
-
-def test_one_more_seed_trains_one_run_per_cell(project: Project) -> None:
-    good = (project.folder / "params.yaml").read_text()
-    before = project.results()
-    try:
-        (project.folder / "params.yaml").write_text(good.replace("[1, 2]", "[1, 2, 3]"))
-        printed = project.run("dvc", "repro", "aggregate")
-    finally:
-        (project.folder / "params.yaml").write_text(good)
-    # Two methods on two tasks, and two cells of the sweep, with two runs each that were there.
-    assert printed.count("from the run store") == 6 * 2
-    assert len(re.findall(r"seed 3: \S+ [-\d.]+ at step", printed)) == 6
-    assert "mnli_init" not in " ".join(stages_in(printed))
+    project.run("git", "checkout", "--quiet", "params.yaml")
     project.run("dvc", "repro", "aggregate")
     assert project.results() == before
 
 
 def test_a_mistake_stops_the_run_before_anything_is_lost(project: Project) -> None:
     before = project.results()
-    good = (project.folder / "params.yaml").read_text()
-    try:
-        (project.folder / "params.yaml").write_text(good.replace("r: 8", "r: 0"))
-        configs = sorted((project.folder / "configs").rglob("*.json"))
-        printed = project.run("dvc", "repro", "aggregate", code=255)
-        assert sorted((project.folder / "configs").rglob("*.json")) == configs
-    finally:
-        (project.folder / "params.yaml").write_text(good)
+    configs = sorted((project.folder / "configs").rglob("*.json"))
+    project.set("r: 8", "r: 0")
+    printed = project.run("dvc", "repro", "aggregate", code=255)
     assert "error: params.yaml: lora.r: got 0; must be greater than or equal to 1\n" in printed
     assert "Traceback" not in printed
+    assert sorted((project.folder / "configs").rglob("*.json")) == configs
     assert project.results() == before
-    project.run("dvc", "repro", "aggregate")
 
 
-def test_stability_and_equal_scores_are_told_of_every_cell(project: Project) -> None:
-    assert project.stages("dvc", "repro", "curves") == {"configure", "profile", "curves"}
-    found = read_json(project.folder / "metrics/iso_accuracy.json")
-    assert len(found["runs"]) == 2 * 2 * 2  # methods, tasks, seeds
-    assert {row["n"] for row in found["seconds_per_epoch"]} == {2}  # an epoch of two seeds
-    stability = read_json(project.folder / "metrics/stability.json")
-    assert {(row["method"], row["epoch"], row["n"]) for row in stability} == {
-        (method, 1.0, 2) for method in ("lora", "full_ft")
+def test_another_python_first_on_the_path_is_named_in_a_line(project: Project) -> None:
+    bare = project.folder.parent / "bin"
+    bare.mkdir()
+    (bare / "python").write_text('#!/bin/sh\nexec /usr/bin/env -i python3 -S -I "$@"\n')
+    (bare / "python").chmod(0o755)
+    printed = project.run("dvc", "repro", "aggregate", code=255, path=f"{bare}:/usr/bin:/bin")
+    assert "is not the study's" in printed
+    assert "run 'source .venv/bin/activate'" in printed
+    assert "Traceback" not in printed
+
+
+def test_one_more_seed_and_task_train_their_runs_and_no_other(project: Project) -> None:
+    before = project.results()
+    project.set("seeds: [1, 2]", "seeds: [1, 2, 3]")
+    printed = project.run("dvc", "repro", "aggregate")
+    # Two methods on two tasks, and two cells of the sweep.
+    assert len(trained_in(printed)) == 6
+    assert all(name.endswith("seed 3") for name in trained_in(printed))
+    assert printed.count("from the run store") == 6 * 2
+    assert "mnli_init" not in stages_in(printed)
+    project.run("git", "checkout", "--quiet", "params.yaml")
+    project.set("tasks:\n  tweet", "tasks:\n  movie_polarity: {train_rows: 32}\n  tweet")
+    printed = project.run("dvc", "repro", "aggregate")
+    assert trained_in(printed) == [
+        f"{method} movie_polarity seed {seed}" for method in ("full_ft", "lora") for seed in (1, 2)
+    ]
+    # Another task's rows concern neither the profile's task nor the sweep's.
+    assert not {"sweep", "profile"} & stages_in(printed)
+    after = project.results()
+    assert {name for name in before if after[name] != before[name]} == {
+        f"metrics/{name}.json" for name in ("statistics", "summary")
     }
 
 
-def test_a_profile_is_measured_where_it_is_asked_for(project: Project) -> None:
-    assert read_json(project.folder / "metrics/profile.json") == {}  # the study has no rounds
-    good = (project.folder / "params.yaml").read_text()
-    try:
-        changed = good.replace("rounds: 0", "rounds: 2, assumed_watts: 40")
-        (project.folder / "params.yaml").write_text(changed)
-        assert project.stages("dvc", "repro", "profile") == {"configure", "profile"}
-    finally:
-        (project.folder / "params.yaml").write_text(good)
-    found = read_json(project.folder / "metrics/profile.json")
-    assert found["task"] == "tweet_rating"
-    assert set(found["training"]) == set(found["memory"]) == {"lora", "full_ft"}
-    assert found["energy"]["source"] in ("RAPL", "estimate")
-
-
-FINDINGS = ("aggregate", "curves", "claims", "figures", "report", "export")
-
-
 def test_findings_follow_the_predictions(project: Project) -> None:
-    project.run("dvc", "repro", "curves")
-    # What the models' counts and the numbers of another encoder are does not matter here.
-    shutil.copy(ROOT / "metrics/parity.json", project.folder / "metrics")
-    project.run("dvc", "repro", "--single-item", *FINDINGS)
     before = project.results() | project.findings()
     path = project.folder / "runs/lora/editorial_polarity/seed-1/predictions.parquet"
-    whole = path.read_bytes()
     frame = pd.read_parquet(path)
     frame["prediction"] = [1 - frame["prediction"].iloc[0], *frame["prediction"].iloc[1:]]
     frame.to_parquet(path, index=False)
-    again = ("evaluate@lora-editorial_polarity", *FINDINGS)
-    project.run("dvc", "repro", "--single-item", *again)
+    project.run("dvc", "repro", "--single-item", "evaluate@lora", *FINDINGS)
     after = project.results() | project.findings()
     changed = {name for name, value in after.items() if before[name] != value}
     assert {f"metrics/{n}.json" for n in ("summary", "statistics", "claims")} <= changed
     assert {"plots/report.html", "plots/svg/scores.svg", "metrics/tables/scores.md"} <= changed
     assert not {name for name in changed if "full_ft" in name or "tweet_rating" in name}
-    path.write_bytes(whole)
-    project.run("dvc", "repro", "--single-item", *again)
-    assert project.results() | project.findings() == before
 
 
-def test_a_cell_without_results_is_named_and_not_averaged_over(project: Project) -> None:
-    cell = project.folder / "metrics/runs/full_ft/tweet_rating.json"
-    scores = cell.read_bytes()
-    cell.unlink()
-    try:
-        printed = project.run("dvc", "repro", "--single-item", *FINDINGS)
-    finally:
-        cell.write_bytes(scores)
-    assert "aggregate: no results of full_ft on tweet_rating" in printed
+def test_a_run_that_diverges_is_a_gap_that_is_named(project: Project) -> None:
+    project.set("methods: [lora, full_ft]", "methods: [lora, adapter_h, full_ft]")
+    project.set("alpha: 16\n", "alpha: 1.0e+300\n")
+    printed = project.run("dvc", "repro", "aggregate", "curves")
+    assert re.search(r"lora tweet_rating seed 2: no result: the loss is (nan|inf) after", printed)
+    assert "LoRA (ours) on tweet_rating (seed 1: the loss is" in printed
+    assert "LoRA (ours) on editorial_polarity (seed 1: its start, the intermediate" in printed
+    project.run("dvc", "repro", "--single-item", *FINDINGS)
     statistics = read_json(project.folder / "metrics/statistics.json")
     averages = {r["method"]: r["mean_of_medians"] for r in statistics["averages"]}
-    assert averages["full_ft"] is None
-    assert averages["lora"] is not None
+    assert averages["lora"] is None
+    assert averages["full_ft"] is not None
     page = (project.folder / "plots/report.html").read_text(encoding="utf-8")
-    assert "Full fine-tuning on tweet_rating has no results" in page
+    assert "LoRA (ours) on tweet_rating has no results: seed 1: the loss is" in page
+
+
+def test_a_method_is_added_by_a_row_and_a_module(project: Project) -> None:
+    """It is then in the summary, in every figure, in the tables, on the page, and in the costs."""
+    methods = project.folder / "src/peft_study/methods"
+    table = methods / "__init__.py"
+    row = '"mine": MethodRow("My LoRA", "lora", "mine", "lora", exported=True),\n}\n'
+    table.write_text(re.sub(r"^}\n", f"    {row}", table.read_text(), count=1, flags=re.M))
+    shutil.copy(methods / "lora.py", methods / "mine.py")
+    assert trained_in(project.run("dvc", "repro", "aggregate", "curves")) == []
+    project.set("methods: [lora, full_ft]", "methods: [lora, mine, full_ft]")
+    project.set("rounds: 0", "rounds: 2, assumed_watts: 40")
+    printed = project.run("dvc", "repro", "aggregate", "curves")
+    assert len(trained_in(printed)) == 1 + 2 * 2  # its intermediate run, two tasks, two seeds
+    assert all(name.startswith("mine ") for name in trained_in(printed))
     project.run("dvc", "repro", "--single-item", *FINDINGS)
-    assert "has no results" not in (project.folder / "plots/report.html").read_text("utf-8")
+    summary = read_json(project.folder / "metrics/summary.json")
+    assert summary["tweet_rating"]["mine"] == summary["tweet_rating"]["lora"]
+    for path in (project.folder / "plots/svg").glob("*.svg"):
+        swept = path.stem.startswith("rank_")  # of our LoRA alone
+        assert swept or "My LoRA" in path.read_text(encoding="utf-8"), path.name
+    for name in ("scores.md", "scores.tex"):
+        assert "My LoRA" in (project.folder / "metrics/tables" / name).read_text()
+    page = (project.folder / "plots/report.html").read_text(encoding="utf-8")
+    assert '<th scope="row">My LoRA</th>' in page
+    assert (project.folder / "exports/mine/tweet_rating/README.md").is_file()
+    costs = read_json(project.folder / "metrics/profile.json")
+    for part in ("training", "memory"):
+        assert [row["recipe"]["method"] for row in costs[part]] == ["lora", "full_ft", "mine"]
+    assert costs["energy"]["source"] in ("RAPL", "estimate")
+    # A rank under comparison measures nothing again.
+    project.set("r: 8\n", "r: 3\n")
+    assert stages_in(project.run("dvc", "repro", "profile")) == {"configure"}
+
+
+def clone(project: Project) -> Project:
+    """Push everything to a remote of DVC, and return a clone of git's alone."""
+    remote = str(project.folder.parent / "remote")
+    project.run("dvc", "remote", "add", "--default", "storage", remote)
+    project.commit("a remote")
+    project.run("dvc", "push", "--quiet", "--run-cache")
+    copied = project.folder.parent / "clone"
+    project.run("git", "clone", "--quiet", str(project.folder), str(copied))
+    return Project(copied)
+
+
+def test_a_clone_that_pulled_trains_only_what_is_new(project: Project) -> None:
+    cloned = clone(project)
+    cloned.run("dvc", "pull", "--quiet")
+    cloned.set("seeds: [1, 2]", "seeds: [1, 2, 3]")
+    printed = cloned.run("dvc", "repro", "aggregate")
+    assert "configure: took 14 run(s) into" in printed  # twelve, and two intermediate ones
+    assert len(trained_in(printed)) == 6
+    assert all(name.endswith("seed 3") for name in trained_in(printed))
+
+
+def test_an_ablation_in_a_bare_clone_leaves_the_other_methods_scores(project: Project) -> None:
+    cloned = clone(project)
+    scores = cloned.folder / "metrics/runs/full_ft/tweet_rating.json"
+    before = scores.read_bytes()
+    printed = cloned.run(
+        *("dvc", "exp", "run", "--pull", "--allow-missing", "-S", "lora.r=3", "aggregate")
+    )
+    assert {"train@lora", "evaluate@lora", "aggregate"} <= stages_in(printed)
+    assert not {"train@full_ft", "evaluate@full_ft"} & stages_in(printed)
+    assert scores.read_bytes() == before
+    summary = read_json(cloned.folder / "metrics/summary.json")
+    old = read_json(project.folder / "metrics/summary.json")
+    for task, cells in old.items():
+        assert set(summary[task]) == set(cells)
+        assert summary[task]["full_ft"] == cells["full_ft"]
+
+
+def test_an_experiment_in_a_folder_of_its_own_finds_the_runs(project: Project) -> None:
+    printed = project.run("dvc", "exp", "run", "--temp", "-S", "seeds=[1,2,3]", "aggregate")
+    assert len(trained_in(printed)) == 6
+    assert printed.count("from the run store") == 6 * 2
+    assert project.run("git", "status", "--porcelain") == ""

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def _edit(path: Path) -> str:
+    edited = path.read_text("utf-8").replace("  r: 8\n", "  r: 3\n")
+    path.write_text(edited, "utf-8")
+    return edited
+
+
+def _commit() -> None:
+    _git("add", "params.yaml")
+    _git("commit", "--quiet", "--message", "a study")
+
+
 def _git(*arguments: str) -> None:
     identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
@@ -56,6 +68,10 @@ def _leaves(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]
             yield from _leaves(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", value
+
+
+def _source(name: str) -> str:
+    return (ROOT / f"studies/{name}.yaml").read_text("utf-8")
 
 
 def _body(text: str) -> str:
@@ -76,14 +92,14 @@ def test_study_is_valid_without_a_network(name: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("name", NAMES)
 def test_study_opens_with_a_comment_that_names_it(name: str) -> None:
-    text = (ROOT / f"studies/{name}.yaml").read_text("utf-8")
+    text = _source(name)
     assert text.startswith(f"# {name}: ")
     assert _body(text).startswith("study: ")  # no blank line before the first key
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_study_names_its_source_and_deviations(name: str) -> None:
-    header = (ROOT / f"studies/{name}.yaml").read_text("utf-8").partition("\nstudy: ")[0]
+    header = _source(name).partition("\nstudy: ")[0]
     assert "\n# Source: " in header
     assert re.search(r"\(hu2021\)|\(00\d_[0-9a-f]{16}", header)
     assert "\n# Deviations:\n" in header
@@ -96,12 +112,25 @@ def test_published_study_is_small_and_of_the_hub(name: str) -> None:
     assert study.data.source == "hub"
     assert study.mnli_init.task == "mnli"
     assert study.model.name.startswith("models/") or study.model.revision
-    base, overlay = (
-        dict(_leaves(_parse((ROOT / f"studies/{file}.yaml").read_text("utf-8"))))
-        for file in ("opinions", name)
-    )
+    base, overlay = (dict(_leaves(_parse(_source(file)))) for file in ("opinions", name))
     kept = [key for key in overlay if overlay[key] == base.get(key, ...)]
     assert kept == []  # only what differs
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_study_measures_the_costs_of_what_it_trains(name: str) -> None:
+    """Unless its file names another profile or task, which is one of its own in any case."""
+    study, said = studies.load(name), _parse(_source(name)).get("profile") or {}
+    profile = study.profile
+    trained = {
+        "ranks": [study.lora.r, *(r for r in profile.ranks if r != study.lora.r)],
+        "targets": study.lora.targets,
+        "bottleneck": study.adapter_h.bottleneck,
+    }
+    assert {key: getattr(profile, key) for key in trained} == trained | {
+        key: value for key, value in said.items() if key in trained
+    }
+    assert {profile.task, study.sweep.task} <= set(study.tasks)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -114,10 +143,10 @@ def test_rendered_study_is_its_values(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rendered_study_keeps_the_comments(name: str) -> None:
-    text, own = studies.render(name), (ROOT / f"studies/{name}.yaml").read_text("utf-8")
+    text, own = studies.render(name), _source(name)
     assert text.startswith(own.removesuffix(_body(own)))  # the study's own comment, and no other
     assert text.count("# opinions: ") == (name == "opinions")
-    base = _body((ROOT / "studies/opinions.yaml").read_text("utf-8"))
+    base = _body(_source("opinions"))
     comments = re.findall(r"  (# .*)", base)
     assert "# lora, peft_lora and loralib_lora" in comments
     assert [comment for comment in comments if comment not in text] == []
@@ -130,7 +159,7 @@ def test_rendered_study_is_in_block_style(name: str) -> None:
 
 
 def test_the_base_is_rendered_as_it_is() -> None:
-    assert studies.render("opinions") == (ROOT / "studies/opinions.yaml").read_text("utf-8")
+    assert studies.render("opinions") == _source("opinions")
 
 
 def test_tasks_are_replaced_whole_and_all_else_is_merged() -> None:
@@ -161,17 +190,20 @@ def test_unknown_study_is_one_line(name: str, close: str | None, function: Any) 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("study: [broken", "studies/broken.yaml: "),
-        ("study: broken\nlora:\n  rank: 3\n", "studies/broken.yaml: lora.rank: unknown key"),
-        ("study: broken\nlora: 3\n", "studies/broken.yaml: "),
-        ("study: broken\ntasks:\n  mrcp:\n", "studies/broken.yaml: tasks"),
+        ("study: [broken", ""),
+        ("study: broken\nlora:\n  rank: 3\n", "lora.rank: unknown key"),
+        ("study: broken\nlora: 3\n", ""),
+        ("study: broken\nprofile: 3\n", ""),
+        ("study: broken\nprofile:\n  ranks: 3\n", "profile.ranks: got 3"),
+        ("study: broken\ntasks: {}\n", "tasks: got {}"),
+        ("study: broken\ntasks:\n  mrcp:\n", "tasks"),
     ],
 )
 def test_broken_study_is_one_line(repository: Path, text: str, named: str) -> None:
     (repository / "studies/broken.yaml").write_text(text)
     with pytest.raises(StudyError) as caught:
         studies.load("broken")
-    assert str(caught.value).startswith(named)
+    assert str(caught.value).startswith(f"studies/broken.yaml: {named}")
     assert "\n" not in str(caught.value)
 
 
@@ -181,8 +213,14 @@ def test_use_writes_a_study(repository: Path) -> None:
     assert sorted(path.name for path in repository.iterdir()) == [".git", "params.yaml", "studies"]
 
 
-def test_use_overwrites_another_study_that_is_unedited(repository: Path) -> None:
+@pytest.mark.parametrize("edits", [False, True])
+def test_use_overwrites_a_study_whose_edits_if_any_are_committed(
+    repository: Path, edits: bool
+) -> None:
     studies.use("chu_table1")
+    if edits:
+        _edit(repository / "params.yaml")
+        _commit()
     studies.use("liu_weights")
     assert load_study(repository / "params.yaml").study == "liu_weights"
 
@@ -191,26 +229,14 @@ def test_use_overwrites_another_study_that_is_unedited(repository: Path) -> None
 def test_use_refuses_to_lose_edits(repository: Path, committed: bool) -> None:
     studies.use("chu_table1")
     if committed:
-        _git("add", "params.yaml")
-        _git("commit", "--quiet", "--message", "a study")
+        _commit()
     path = repository / "params.yaml"
-    edited = path.read_text("utf-8").replace("  r: 8\n", "  r: 3\n")
-    path.write_text(edited, "utf-8")
+    edited = _edit(path)
     with pytest.raises(StudyError, match=r"params\.yaml: holds edits that are not committed") as e:
         studies.use("liu_weights")
     assert "\n" not in str(e.value)
     assert path.read_text("utf-8") == edited
     assert sorted(path.name for path in repository.iterdir()) == [".git", "params.yaml", "studies"]
-
-
-def test_use_overwrites_edits_that_are_committed(repository: Path) -> None:
-    studies.use("chu_table1")
-    path = repository / "params.yaml"
-    path.write_text(path.read_text("utf-8").replace("  r: 8\n", "  r: 3\n"), "utf-8")
-    _git("add", "params.yaml")
-    _git("commit", "--quiet", "--message", "an edit")
-    studies.use("liu_weights")
-    assert load_study(path).study == "liu_weights"
 
 
 def test_use_refuses_edits_outside_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,13 +349,11 @@ def test_table_2_has_the_hyperparameters_of_the_authors_scripts(model: str) -> N
         for task in [study.tasks[name], *starts]:
             found = study.hyperparameters("lora", task)
             wanted = {
-                "epochs": int(row["epochs"]),
-                "batch_size": int(row["batch_size_per_device"]) * int(row["devices"]),
-                "learning_rate": float(row["learning_rate"]),
-                "warmup_ratio": float(row["warmup_ratio"]),
-                "weight_decay": float(row["weight_decay"]),
+                key: float(row[key]) for key in ("learning_rate", "warmup_ratio", "weight_decay")
             }
-            assert {key: found[key] for key in wanted} == wanted, name
+            wanted["epochs"] = int(row["epochs"])
+            wanted["batch_size"] = int(row["batch_size_per_device"]) * int(row["devices"])
+            assert {key: getattr(found, key) for key in wanted} == wanted, name
             assert (task.max_length or study.model.max_length) == int(row["max_length"]), name
         assert (name in study.starters) == (row["starts_from_mnli"] == "yes"), name
         assert (study.lora.r, study.lora.alpha) == (int(row["rank"]), float(row["alpha"]))
@@ -337,9 +361,9 @@ def test_table_2_has_the_hyperparameters_of_the_authors_scripts(model: str) -> N
 
 def test_table_6_has_the_hyperparameters_of_the_mnli_script() -> None:
     table_2, table_6 = (studies.load(f"hu_table{n}_roberta_base") for n in (2, 6))
-    split = {"gradient_accumulation_steps": 1}
-    resolved = [s.hyperparameters("lora", s.tasks["mnli"]) | split for s in (table_2, table_6)]
-    assert resolved[0] == resolved[1]
+    resolved = [s.hyperparameters("lora", s.tasks["mnli"]) for s in (table_2, table_6)]
+    whole = [replace(hyper, gradient_accumulation_steps=1) for hyper in resolved]
+    assert whole[0] == whole[1]
     assert table_2.lora.alpha == table_6.lora.alpha
 
 
@@ -348,8 +372,8 @@ def test_full_fine_tuning_of_table_2_is_the_same_for_all_tasks(model: str) -> No
     study = studies.load(f"hu_table2_{model}")
     found = [study.hyperparameters("full_ft", t) for t in (*study.tasks.values(), study.mnli_init)]
     assert all(hyper == found[0] for hyper in found)
-    assert (found[0]["epochs"], found[0]["batch_size"]) == (10, 32)
-    assert found[0]["learning_rate"] == {"roberta_base": 2e-5, "roberta_large": 1e-5}[model]
+    assert (found[0].epochs, found[0].batch_size) == (10, 32)
+    assert found[0].learning_rate == {"roberta_base": 2e-5, "roberta_large": 1e-5}[model]
 
 
 @pytest.mark.parametrize("name", ["keyquery_mrpc", "keyquery_rte", "keyquery_deberta"])
@@ -357,26 +381,22 @@ def test_keyquery_trains_all_methods_with_the_same_hyperparameters(name: str) ->
     study = studies.load(name)
     (task,) = study.tasks.values()
     lora, full_ft = (study.hyperparameters(method, task) for method in ("lora", "full_ft"))
-    assert lora | {"head": "trained"} == full_ft
-    assert lora["head"] == "frozen"
+    assert replace(lora, head="trained") == full_ft
+    assert lora.head == "frozen"
 
 
 @pytest.mark.parametrize(("model", "most"), [("roberta_base", 32), ("roberta_large", 8)])
 def test_pieces_of_a_batch_are_small(model: str, most: int) -> None:
     study = studies.load(f"hu_table2_{model}")
     resolved = [study.hyperparameters(m, t) for m in study.methods for t in study.tasks.values()]
-    pieces = [h["batch_size"] / h["gradient_accumulation_steps"] for h in resolved]
+    pieces = [h.batch_size / h.gradient_accumulation_steps for h in resolved]
     assert max(map(math.ceil, pieces)) == most
 
 
 def test_list_into_a_reader_that_stops_early() -> None:
     """`make studies | head` ends without a complaint."""
-    listing = subprocess.Popen(
-        [sys.executable, "-m", "peft_study.presets", "list"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command, pipe = [sys.executable, "-m", "peft_study.presets", "list"], subprocess.PIPE
+    listing = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
     assert listing.stdout
     assert listing.stderr
     listing.stdout.close()

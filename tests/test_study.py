@@ -15,7 +15,8 @@ from peft_study.data.tasks import Task
 from peft_study.errors import StudyError
 from peft_study.study import check_study, load_study
 
-SetKey = Callable[[dict[str, Any], str, Any], None]
+Params = dict[str, Any]
+SetKey = Callable[[Params, str, Any], None]
 
 FILES = {"train": "a.tsv", "validation": "b.tsv", "texts": ["text"], "label": "label"}
 SWEEP = {"task": "movie_polarity", "alpha": 16, "ranks": [1], "weights": ["query"]}
@@ -68,7 +69,7 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("model.max_length", 513, ("got 513", "less than or equal to 512")),
     ("data.source", "glue", ("got 'glue'", "'opinions', 'files' or 'hub'")),
     ("data.source", "files", ("data.folder", "is empty", "needs the folder")),
-    ("data.source", "hub", ("has no task 'product_polarity'", "known: ag_news")),
+    ("data.source", "hub", ("has no task 'movie_polarity'", "known: ag_news")),
     ("data.folder", "data/glue", ("got 'data/glue'", "must be empty for data.source 'opinions'")),
     ("model.revision", "main", ("got 'main'", "40 hexadecimal digits")),
     ("model.name", "some/model", ("model.revision: is empty", "some/model", "40 hexadecimal")),
@@ -91,9 +92,14 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("analysis.equivalence_margin", 0, ("got 0", "greater than 0")),
     ("analysis.published", ["hu2021 table 9"], ("got 'hu2021 table 9'", "hu2021 table 2")),
     ("profile.rounds", -1, ("got -1", "greater than or equal to 0")),
+    ("profile.ranks", [], ("got []", "at least 1 item")),
     ("profile.ranks", [8, 8], ("8 is repeated",)),
     ("profile.ranks", [500], ("got 500", "at most 384")),
+    ("profile.targets", ["key", "key"], ("'key' is repeated",)),
+    ("profile.bottleneck", 1000, ("got 1000", "at most 384")),
     ("profile.task", "rte", ("got 'rte'", "known: editorial_polarity")),
+    ("profile.task", None, ("got None", "valid string")),
+    ("sweep.task", "rte", ("got 'rte'", "known: editorial_polarity")),
     ("profile.assumed_watts", 0, ("got 0", "greater than 0")),
     ("train.gradient_accumulation_steps", 0, ("got 0", "greater than or equal to 1")),
     ("train.adam_beta2", 1.0, ("got 1.0", "less than 1")),
@@ -104,7 +110,7 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
 
 @pytest.mark.parametrize(("key", "value", "named"), MISTAKES)
 def test_mistake_is_one_line(
-    params: dict[str, Any], set_key: SetKey, key: str, value: Any, named: tuple[str, ...]
+    params: Params, set_key: SetKey, key: str, value: Any, named: tuple[str, ...]
 ) -> None:
     set_key(params, key, value)
     with pytest.raises(StudyError) as caught:
@@ -116,22 +122,20 @@ def test_mistake_is_one_line(
         assert part in message
 
 
-def test_an_intermediate_task_that_nothing_starts_from_is_not_checked(
-    params: dict[str, Any],
-) -> None:
+def test_an_intermediate_task_that_nothing_starts_from_is_not_checked(params: Params) -> None:
     """`-S mnli_init.mode=none` need not empty the list of tasks."""
     params["mnli_init"] |= {"mode": "none", "tasks": ["rte"]}
     assert check_study(params).starters == []
 
 
-def test_unknown_weight_names_the_known_ones(params: dict[str, Any]) -> None:
+def test_unknown_weight_names_the_known_ones(params: Params) -> None:
     params["lora"]["targets"] = ["query", "quary"]
     with pytest.raises(StudyError, match=r"lora\.targets\.1: got 'quary'; must be 'query', 'key'"):
         check_study(params)
 
 
 @pytest.mark.parametrize("key", ["seeds", "lora", "runner", "study"])
-def test_missing_key(params: dict[str, Any], key: str) -> None:
+def test_missing_key(params: Params, key: str) -> None:
     del params[key]
     with pytest.raises(StudyError, match=f"{key}: is missing"):
         check_study(params)
@@ -164,13 +168,13 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
     assert load_study(path).full_ft.learning_rate == 1e-5
 
 
-def test_the_most_specific_hyperparameter_wins(params: dict[str, Any]) -> None:
+def test_the_most_specific_hyperparameter_wins(params: Params) -> None:
     params["train"]["epochs"] = 1
     params["lora"]["epochs"] = 2
     params["tasks"]["tweet_rating"] |= {"epochs": 3, "lora": {"epochs": 4}}
     study = check_study(params)
     epochs = {
-        (method, task): study.hyperparameters(method, study.tasks[task])["epochs"]
+        (method, task): study.hyperparameters(method, study.tasks[task]).epochs
         for method in ("full_ft", "peft_lora")
         for task in ("movie_polarity", "tweet_rating")
     }
@@ -182,7 +186,7 @@ def test_the_most_specific_hyperparameter_wins(params: dict[str, Any]) -> None:
     }
 
 
-def test_a_task_of_ones_own_is_defined_by_its_files(params: dict[str, Any]) -> None:
+def test_a_task_of_ones_own_is_defined_by_its_files(params: Params) -> None:
     params["data"] |= {"source": "files", "folder": "somewhere"}
     params["mnli_init"] |= {"mode": "none", "tasks": []}
     params["tasks"] = {
@@ -191,13 +195,13 @@ def test_a_task_of_ones_own_is_defined_by_its_files(params: dict[str, Any]) -> N
         "stsb": {"files": FILES},
         "mrpc": {"files": FILES},
     }
+    params["sweep"]["task"] = params["profile"]["task"] = "mine"
     study = check_study(params)
     defined = {name: study.task_definition(name, task) for name, task in study.tasks.items()}
     assert defined["mine"] == Task(("a", "b"), ("no", "yes", "maybe"), ("accuracy",))
     assert defined["score"] == Task(("text",), None, ("pearson", "spearman"))
     assert defined["stsb"].score_range == (0.0, 5.0)
     assert defined["mrpc"].metrics == ("accuracy", "f1")
-    assert study.main_metrics["score"] == "pearson"
     params["tasks"]["my-task"] = {"files": FILES}
     with pytest.raises(StudyError, match=r"tasks\.my-task: got 'my-task'; must be lower-case"):
         check_study(params)
@@ -208,14 +212,8 @@ def test_command_exits_with_2_and_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text)
     for command in (["-m", "peft_study.presets", "check"], [str(ROOT / "stages/configure.py")]):
         result = subprocess.run(
-            [sys.executable, *command],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
+            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
         )
-        assert result.returncode == 2
-        assert result.stderr == (
-            "error: params.yaml: lora.r: got 0; must be greater than or equal to 1\n"
-        )
+        says = "error: params.yaml: lora.r: got 0; must be greater than or equal to 1\n"
+        assert (result.returncode, result.stderr) == (2, says)
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]

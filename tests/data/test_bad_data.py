@@ -1,5 +1,6 @@
 """Data and models that cannot be used: one line that says which, and nothing overwritten."""
 
+import io
 import json
 import os
 import runpy
@@ -7,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
-from conftest import CONFIGS, ROOT, small_model
+from conftest import ROOT, small_model
 from peft_study.data.sources import opinions
 from peft_study.encoders.pretrained import model_folder
 
@@ -27,6 +27,7 @@ LABELS = ("bad", "good")
 MARKER = "what an earlier run wrote\n"
 
 Params = dict[str, Any]
+Mistake = Callable[[Params, Path], Any]
 
 
 def table(texts: list[str]) -> list[tuple[str, str]]:
@@ -40,12 +41,12 @@ def tsv(rows: list[tuple[Any, ...]], header: str = "text\tlabel") -> str:
     return "\n".join([header, *("\t".join(map(str, row)) for row in rows)]) + "\n"
 
 
-def jsonl(rows: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def records(rows: list[tuple[str, Any]]) -> list[dict[str, Any]]:
+def records(rows: list[tuple[Any, Any]]) -> list[dict[str, Any]]:
     return [{"text": text, "label": label} for text, label in rows]
+
+
+def jsonl(rows: list[tuple[Any, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in records(rows))
 
 
 def study(folder: Path) -> Params:
@@ -54,18 +55,11 @@ def study(folder: Path) -> Params:
     values["model"] |= {"name": "minilm", "revision": None}
     values["data"] |= {"source": "files", "folder": "data"}
     values["methods"] = ["lora"]
-    values["lora"]["r"] = 4
-    values["adapter_h"]["bottleneck"] = 4
-    values["profile"]["ranks"] = []
+    values["lora"]["r"] = values["adapter_h"]["bottleneck"] = 4
+    values["profile"] |= {"ranks": [4], "bottleneck": 4}
     values["mnli_init"] |= {"mode": "none", "task": "mnli", "tasks": []}
-    mapping = {
-        "train": "train.tsv",
-        "validation": "dev.tsv",
-        "texts": ["text"],
-        "label": "label",
-        "labels": list(LABELS),
-    }
-    values["tasks"] = {"own": {"files": mapping}}
+    files = {"train": "train.tsv", "validation": "dev.tsv", "texts": ["text"], "label": "label"}
+    values["tasks"] = {"own": {"files": files | {"labels": list(LABELS)}}}
     data = folder / "data"
     data.mkdir()
     (data / "train.tsv").write_text(tsv(TRAIN), encoding="utf-8")
@@ -73,36 +67,22 @@ def study(folder: Path) -> Params:
     return values
 
 
-@dataclass(frozen=True)
-class Case:
-    """A mistake, and what the line about it has to say.
+def case(name: str, make: Mistake, *says: str, between: Callable[[Path], Any] | None = None) -> Any:
+    """Return a case: a mistake, and what the line about it has to say.
 
-    Attributes:
-        id: what is wrong.
+    Args:
+        name: what is wrong.
         make: makes the mistake, in parameters, or in files below the study's folder.
         says: parts of the error's line: the file or the key, the line, what is wrong.
         between: makes the mistake after `configure`, if `make` does not.
-        task: the task that is prepared.
     """
-
-    id: str
-    make: Callable[[Params, Path], Any]
-    says: tuple[str, ...]
-    between: Callable[[Path], Any] | None = None
-    task: str = "own"
+    return pytest.param(make, says, between, id=name)
 
 
-def put(name: str, content: str | bytes | pa.Table) -> Callable[[Params, Path], None]:
+def put(name: str, content: str | bytes) -> Mistake:
     """Return a mistake: the contents of a file below the study's folder."""
-
-    def make(_: Params, folder: Path) -> None:
-        path = folder / "data" / name
-        if isinstance(content, pa.Table):
-            pq.write_table(content, path)
-        else:
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-    return make
+    whole = content.encode() if isinstance(content, str) else content
+    return lambda _, folder: (folder / "data" / name).write_bytes(whole)
 
 
 def line(number: int, content: str, rows: list[tuple[str, str]] = TRAIN) -> str:
@@ -112,24 +92,16 @@ def line(number: int, content: str, rows: list[tuple[str, str]] = TRAIN) -> str:
     return "\n".join(lines)
 
 
-def mapped(**change: Any) -> Callable[[Params, Path], None]:
+def mapped(**change: Any) -> Mistake:
     """Return a mistake in the names of files and columns."""
-
-    def make(values: Params, _: Path) -> None:
-        values["tasks"]["own"]["files"] |= change
-
-    return make
+    return lambda values, _: values["tasks"]["own"]["files"].update(change)
 
 
-def both(*makes: Callable[[Params, Path], Any]) -> Callable[[Params, Path], None]:
-    def make(values: Params, folder: Path) -> None:
-        for one in makes:
-            one(values, folder)
-
-    return make
+def both(*makes: Mistake) -> Mistake:
+    return lambda values, folder: [one(values, folder) for one in makes]
 
 
-def keyed(key: str, value: Any) -> Callable[[Params, Path], None]:
+def keyed(key: str, value: Any) -> Mistake:
     """Return a mistake in a dotted key of the parameters."""
 
     def make(values: Params, _: Path) -> None:
@@ -141,31 +113,21 @@ def keyed(key: str, value: Any) -> Callable[[Params, Path], None]:
     return make
 
 
-def scores(train: list[tuple[str, Any]]) -> Callable[[Params, Path], None]:
-    """Return a study of STS-B, scored from 0 to 5, with these rows first in its training file."""
+def sourced(source: str, task: str | None = None, folder: str | None = None) -> Mistake:
+    """Return a study of another source, of one task, unless it keeps its own."""
 
-    def make(values: Params, folder: Path) -> None:
-        values["tasks"] = {"stsb": {}}
-        (folder / "data/STS-B").mkdir()
-        good = [(text, i % 6) for i, (text, _) in enumerate(TRAIN)]
-        for name, rows in (("train", [*train, *good]), ("dev", good)):
-            lines = [(text, "another text", score) for text, score in rows]
-            content = tsv(lines, "sentence1\tsentence2\tscore")
-            (folder / f"data/STS-B/{name}.tsv").write_text(content)
+    def make(values: Params, _: Path) -> None:
+        values["data"] |= {"source": source, "folder": folder}
+        values["tasks"] = {task: {}} if task else values["tasks"]
 
     return make
 
 
-def as_json(content: str) -> Callable[[Params, Path], None]:
-    """Return a study whose training file is JSON Lines."""
-    return both(mapped(train="train.jsonl"), put("train.jsonl", content))
-
-
-def glue(name: str, **contents: str) -> Callable[[Params, Path], None]:
+def glue(name: str, **contents: str) -> Mistake:
     """Return a study of a task of GLUE's, with these files."""
 
     def make(values: Params, folder: Path) -> None:
-        values["tasks"] = {name.lower(): {}}
+        values["tasks"] = {name.lower().replace("-", ""): {}}
         (folder / "data" / name).mkdir()
         for file, content in contents.items():
             (folder / f"data/{name}/{file}.tsv").write_text(content)
@@ -173,317 +135,239 @@ def glue(name: str, **contents: str) -> Callable[[Params, Path], None]:
     return make
 
 
-GOOD = jsonl(records(TRAIN))
-PARQUET = pa.table({"text": [t for t, _ in TRAIN], "label": [label for _, label in TRAIN]})
+def scores(*train: tuple[str, Any]) -> Mistake:
+    """Return a study of STS-B, scored from 0 to 5, with these rows first in its training file."""
+    good = [(text, i % 6) for i, (text, _) in enumerate(TRAIN)]
+    contents = {}
+    for name, rows in (("train", [*train, *good]), ("dev", good)):
+        lines = [(text, "another text", score) for text, score in rows]
+        contents[name] = tsv(lines, "sentence1\tsentence2\tscore")
+    return glue("STS-B", **contents)
 
 
-def parquet_cut(_: Params, folder: Path) -> None:
-    path = folder / "data/train.parquet"
-    pq.write_table(PARQUET, path)
-    path.write_bytes(path.read_bytes()[:-30])
+def train(content: str | bytes, name: str = "train.tsv") -> Mistake:
+    """Return a study of another training file, which may be of another kind."""
+    return both(mapped(train=name), put(name, content))
 
 
+def parquet(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()
+
+
+GOOD, NEXT = jsonl(TRAIN), len(TRAIN) + 1
+TABLE = pa.table({"text": [text for text, _ in TRAIN], "label": [label for _, label in TRAIN]})
+NO_UTF_8 = pa.array([b"a", b"\xff"], pa.binary()).view(pa.string())
+NO_PARQUET = "data/train.parquet: cannot be read as Parquet"
 RTE = "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n"
 
+# What is wrong, a line of the training file, what stands there instead, what is said of it.
+LINES = [
+    ("a field too many", 7, "one\ttoo many\tgood", "3 fields, expected 2"),
+    ("unknown label", 5, "a text\tgreat", "unknown label 'great'; known: bad, good"),
+    ("class label out of range", 6, "a text\t2", "unknown label '2'"),
+    ("negative class label", 6, "a text\t-2", "unknown label '-2'"),
+    ("label in other letters", 6, "a text\tGood", "unknown label 'Good'; known: bad, good"),
+    ("empty sentence", 4, "\tgood", "a text is empty"),
+    ("sentence of spaces", 4, " \u00a0 \tgood", "a text is empty"),
+]
+# What is wrong, the first scores of STS-B's training file, what is said of which line.
+SCORES: list[tuple[str, list[tuple[str, Any]], str]] = [
+    ("score out of range", [("a", 5.5)], "line 2: score 5.5 is not a finite number from 0 to 5"),
+    ("score NaN", [("a", 1), ("b", "nan")], "line 3: score nan"),
+    ("score not a number", [("a", "four")], "line 2: score 'four' is no number"),
+    ("score with a decimal comma", [("a", "4,5")], "line 2: score '4,5' is no number"),
+    ("score missing", [("a", "")], "line 2: score '' is no number"),
+]
+# What is wrong, a training file of JSON Lines, what is said of which line.
+JSON = [
+    ("broken JSON", GOOD + '{"text": "a", "label": \n', f"{NEXT}: not valid JSON"),
+    ("JSON too deep", GOOD + "[" * 200_000 + "\n", f"{NEXT}: not valid JSON"),
+    ("JSON key missing", GOOD + '\n{"text": "a"}\n', f"{NEXT + 1}: 'label' is missing"),
+    ("JSON list instead of lines", json.dumps(records(TRAIN)), "1: must hold a JSON object"),
+    ("text not a string", jsonl([*TRAIN[:2], (7, "good")]), "3: the text 7 is not a string"),
+    ("text null", jsonl([(None, "good")]), "1: the text None is not a string"),
+]
 FILES = [
-    Case("missing folder", keyed("data.folder", "nowhere"), ("data.folder", "'nowhere'")),
-    Case("no folder named", keyed("data.folder", None), ("data.folder: is empty",)),
-    Case("a file for a folder", keyed("data.folder", "params.yaml"), ("data.folder", "no such")),
-    Case("missing file", mapped(train="other.tsv"), ("data/other.tsv: no such file",)),
-    Case(
-        "missing file of GLUE's",
-        glue("RTE", train=RTE),
-        ("data/RTE/dev.tsv: no such file", "'rte'"),
-        task="rte",
+    *(
+        case(name, train(content, "train.jsonl"), f"data/train.jsonl line {says}")
+        for name, content, says in JSON
     ),
-    Case(
+    *(
+        case(name, train(line(number, text)), f"data/train.tsv line {number}: {says}")
+        for name, number, text, says in LINES
+    ),
+    *(case(name, scores(*rows), f"data/STS-B/train.tsv {says}") for name, rows, says in SCORES),
+    case("missing folder", keyed("data.folder", "nowhere"), "data.folder", "'nowhere'"),
+    case("no folder named", keyed("data.folder", None), "data.folder: is empty"),
+    case("a file for a folder", keyed("data.folder", "params.yaml"), "data.folder", "no such"),
+    case("missing file", mapped(train="other.tsv"), "data/other.tsv: no such file"),
+    case(
+        "missing file of GLUE's", glue("RTE", train=RTE), "data/RTE/dev.tsv: no such file", "'rte'"
+    ),
+    case(
         "wrong text column",
         mapped(texts=["sentence"]),
-        ("data/train.tsv line 1: column 'sentence' is missing; found: text, label",),
+        "data/train.tsv line 1: column 'sentence' is missing; found: text, label",
     ),
-    Case(
+    case(
         "wrong label column",
         mapped(label="gold"),
-        ("data/train.tsv line 1: column 'gold' is missing",),
+        "data/train.tsv line 1: column 'gold' is missing",
     ),
-    Case(
+    case(
         "columns missing from one file only",
         put("dev.tsv", tsv(HELD_OUT, "txt\tlabel")),
-        ("data/dev.tsv line 1: column 'text' is missing; found: txt, label",),
+        "data/dev.tsv line 1: column 'text' is missing; found: txt, label",
     ),
-    Case(
+    case(
         "duplicate column",
-        put("train.tsv", tsv([(*row, "x") for row in TRAIN], "text\tlabel\ttext")),
-        ("data/train.tsv line 1: column 'text' is there more than once",),
+        train(tsv([(*row, "x") for row in TRAIN], "text\tlabel\ttext")),
+        "data/train.tsv line 1: column 'text' is there more than once",
     ),
-    Case(
-        "a field too many",
-        put("train.tsv", line(7, "one\ttoo many\tgood")),
-        ("data/train.tsv line 7: 3 fields, expected 2",),
-    ),
-    Case(
+    case(
         "a field missing",
         put("dev.tsv", line(3, "no label at all", HELD_OUT)),
-        ("data/dev.tsv line 3: 1 fields, expected 2",),
+        "data/dev.tsv line 3: 1 fields, expected 2",
     ),
-    Case(
-        "not UTF-8 behind a byte order mark",
-        put("train.tsv", b"\xef\xbb\xbftext\tlabel\na b\tgood\n\xff\tbad\n"),
-        ("data/train.tsv line 3: is not UTF-8 text",),
-    ),
-    Case(
+    case(
         "text in Parquet that is not UTF-8",
-        both(
-            mapped(train="train.parquet"),
-            put(
-                "train.parquet",
-                pa.table(
-                    {
-                        "text": pa.array([b"a", b"\xff"], pa.binary()).view(pa.string()),
-                        "label": ["bad", "good"],
-                    }
-                ),
-            ),
-        ),
-        ("data/train.parquet: cannot be read as Parquet",),
+        train(parquet(pa.table({"text": NO_UTF_8, "label": LABELS})), "train.parquet"),
+        NO_PARQUET,
     ),
-    Case(
+    case(
         "indices where labels are named otherwise",
-        both(mapped(labels=["1.0", "0.0"]), put("train.tsv", line(2, "a text\t0"))),
-        ("data/train.tsv line 2: unknown label '0'; known: 1.0, 0.0",),
+        both(mapped(labels=["1.0", "0.0"]), train(line(2, "a text\t0"))),
+        "data/train.tsv line 2: unknown label '0'; known: 1.0, 0.0",
     ),
-    Case(
-        "unknown label",
-        put("train.tsv", line(5, "a text\tgreat")),
-        ("data/train.tsv line 5: unknown label 'great'; known: bad, good",),
-    ),
-    Case(
-        "class label out of range",
-        put("train.tsv", line(6, "a text\t2")),
-        ("data/train.tsv line 6: unknown label '2'",),
-    ),
-    Case(
-        "negative class label",
-        put("train.tsv", line(6, "a text\t-2")),
-        ("data/train.tsv line 6: unknown label '-2'",),
-    ),
-    Case(
-        "label in other letters",
-        put("train.tsv", line(6, "a text\tGood")),
-        ("data/train.tsv line 6: unknown label 'Good'; known: bad, good",),
-    ),
-    Case(
-        "score out of range",
-        scores([("a", 5.5)]),
-        ("data/STS-B/train.tsv line 2: score 5.5 is not a finite number from 0 to 5",),
-        task="stsb",
-    ),
-    Case(
-        "score NaN",
-        scores([("a", 1), ("b", "nan")]),
-        ("data/STS-B/train.tsv line 3: score nan",),
-        task="stsb",
-    ),
-    Case(
+    case(
         "score infinite",
-        both(mapped(labels=None), put("train.tsv", tsv([("a", 1), ("b", "-inf")]))),
-        ("data/train.tsv line 3: score -inf is not a finite number",),
+        both(mapped(labels=None), train(tsv([("a", 1), ("b", "-inf")]))),
+        "data/train.tsv line 3: score -inf is not a finite number",
     ),
-    Case(
-        "score not a number",
-        scores([("a", "four")]),
-        ("data/STS-B/train.tsv line 2: score 'four' is no number",),
-        task="stsb",
+    case(
+        "not UTF-8 behind a byte order mark",
+        train(b"\xef\xbb\xbftext\tlabel\na b\tgood\n\xff\tbad\n"),
+        "data/train.tsv line 3: is not UTF-8 text",
     ),
-    Case(
-        "score with a decimal comma",
-        scores([("a", "4,5")]),
-        ("data/STS-B/train.tsv line 2: score '4,5' is no number",),
-        task="stsb",
-    ),
-    Case(
-        "score missing",
-        scores([("a", "")]),
-        ("data/STS-B/train.tsv line 2: score '' is no number",),
-        task="stsb",
-    ),
-    Case("empty file", put("train.tsv", ""), ("data/train.tsv: is empty",)),
-    Case("empty JSON Lines file", as_json("\n\n"), ("data/train.jsonl: is empty",)),
-    Case("header only", put("dev.tsv", "text\tlabel\n"), ("data/dev.tsv: holds no rows",)),
-    Case(
-        "empty sentence",
-        put("train.tsv", line(4, "\tgood")),
-        ("data/train.tsv line 4: a text is empty",),
-    ),
-    Case(
-        "sentence of spaces",
-        put("train.tsv", line(4, " \u00a0 \tgood")),
-        ("data/train.tsv line 4: a text is empty",),
-    ),
-    Case(
+    case(
         "invalid UTF-8",
-        put("train.tsv", tsv(TRAIN).encode() + b"caf\xe9\tgood\n"),
-        (f"data/train.tsv line {len(TRAIN) + 2}: is not UTF-8 text",),
+        train(tsv(TRAIN).encode() + b"caf\xe9\tgood\n"),
+        f"data/train.tsv line {NEXT + 1}: is not UTF-8 text",
     ),
-    Case(
-        "UTF-16",
-        put("train.tsv", tsv(TRAIN).encode("utf-16")),
-        ("data/train.tsv line 1: is not UTF-8 text",),
-    ),
-    Case(
-        "broken JSON",
-        as_json(GOOD + '{"text": "a", "label": \n'),
-        (f"data/train.jsonl line {len(TRAIN) + 1}: not valid JSON",),
-    ),
-    Case(
-        "JSON too deep",
-        as_json(GOOD + "[" * 200_000 + "\n"),
-        (f"data/train.jsonl line {len(TRAIN) + 1}: not valid JSON",),
-    ),
-    Case(
-        "JSON key missing",
-        as_json(GOOD + '\n{"text": "a"}\n'),
-        (f"data/train.jsonl line {len(TRAIN) + 2}: 'label' is missing",),
-    ),
-    Case(
+    case("UTF-16", train(tsv(TRAIN).encode("utf-16")), "data/train.tsv line 1: is not UTF-8 text"),
+    case("empty file", train(""), "data/train.tsv: is empty"),
+    case("empty JSON Lines file", train("\n\n", "train.jsonl"), "data/train.jsonl: is empty"),
+    case("header only", put("dev.tsv", "text\tlabel\n"), "data/dev.tsv: holds no rows"),
+    case(
         "JSON key missing from all",
-        as_json(jsonl([{"label": "good"}])),
-        ("data/train.jsonl line 1: column 'text' is missing; found: label",),
+        train('{"label": "good"}\n', "train.jsonl"),
+        "data/train.jsonl line 1: column 'text' is missing; found: label",
     ),
-    Case(
-        "JSON list instead of lines",
-        as_json(json.dumps(records(TRAIN))),
-        ("data/train.jsonl line 1: must hold a JSON object",),
-    ),
-    Case(
-        "text not a string",
-        as_json(jsonl(records([*TRAIN[:2], (7, "good")]))),  # type: ignore[list-item]
-        ("data/train.jsonl line 3: the text 7 is not a string",),
-    ),
-    Case(
-        "text null",
-        as_json(jsonl(records([(None, "good")]))),  # type: ignore[list-item]
-        ("data/train.jsonl line 1: the text None is not a string",),
-    ),
-    Case(
+    case(
         "half a character",
-        as_json(GOOD + '{"text": "a \\ud83d b", "label": "good"}\n'),
-        (f"data/train.jsonl line {len(TRAIN) + 1}: ", "text"),
+        train(GOOD + '{"text": "a \\ud83d b", "label": "good"}\n', "train.jsonl"),
+        f"data/train.jsonl line {NEXT}: ",
+        "text",
     ),
-    Case(
+    case(
         "CSV quote not closed",
-        both(mapped(train="train.csv"), put("train.csv", 'text,label\na,good\n"b,bad\n')),
-        ("data/train.csv line ", "unexpected end of data"),
+        train('text,label\na,good\n"b,bad\n', "train.csv"),
+        "data/train.csv line ",
+        "unexpected end of data",
     ),
-    Case(
+    case(
         "CSV with semicolons",
-        both(mapped(train="train.csv"), put("train.csv", "text;label\na;good\n")),
-        ("data/train.csv line 1: column 'text' is missing; found: text;label",),
+        train("text;label\na;good\n", "train.csv"),
+        "data/train.csv line 1: column 'text' is missing; found: text;label",
     ),
-    Case(
-        "truncated Parquet",
-        both(mapped(train="train.parquet"), parquet_cut),
-        ("data/train.parquet: cannot be read as Parquet",),
-    ),
-    Case(
-        "Parquet in name only",
-        both(mapped(train="train.parquet"), put("train.parquet", tsv(TRAIN))),
-        ("data/train.parquet: cannot be read as Parquet",),
-    ),
-    Case(
+    case("truncated Parquet", train(parquet(TABLE)[:-30], "train.parquet"), NO_PARQUET),
+    case("Parquet in name only", train(tsv(TRAIN), "train.parquet"), NO_PARQUET),
+    case(
         "Parquet without the column",
-        both(mapped(train="train.parquet"), put("train.parquet", PARQUET.drop(["label"]))),
-        ("data/train.parquet", "column 'label' is missing; found: text"),
+        train(parquet(TABLE.drop(["label"])), "train.parquet"),
+        "data/train.parquet",
+        "column 'label' is missing; found: text",
     ),
-    Case(
+    case(
         "unknown suffix",
-        both(mapped(train="train.xlsx"), put("train.xlsx", b"PK")),
-        ("data/train.xlsx: unknown kind of file; known: .csv, .jsonl, .parquet, .tsv, .txt",),
+        train(b"PK", "train.xlsx"),
+        "data/train.xlsx: unknown kind of file; known: .csv, .jsonl, .parquet, .tsv, .txt",
     ),
-    Case(
+    case(
         "train and validation the same file",
         mapped(validation="train.tsv"),
-        ("tasks.own: 24 training rows stand in the validation split of 24",),
+        "tasks.own: 24 training rows stand in the validation split of 24",
     ),
-    Case(
+    case(
         "one class only",
-        put("train.tsv", tsv([(text, "good") for text, _ in TRAIN])),
-        ("tasks.own: the train split holds one class only",),
+        train(tsv([(text, "good") for text, _ in TRAIN])),
+        "tasks.own: the train split holds one class only",
     ),
-    Case(
+    case(
         "one class only held out",
         put("dev.tsv", tsv([(text, "good") for text, _ in HELD_OUT])),
-        ("tasks.own: the validation split holds one class only",),
+        "tasks.own: the validation split holds one class only",
     ),
-    Case(
+    case(
         "no label at all",
-        put("train.tsv", tsv([(text, "-") for text, _ in TRAIN])),
-        ("tasks.own.train_rows: 0 usable rows are left; at least 2 are needed",),
+        train(tsv([(text, "-") for text, _ in TRAIN])),
+        "tasks.own.train_rows: 0 usable rows are left; at least 2 are needed",
     ),
-    Case(
+    case(
         "too many training rows asked for",
         keyed("tasks.own.train_rows", 25),
-        ("tasks.own.train_rows: got 25; must be at most the 24 that are there",),
+        "tasks.own.train_rows: got 25; must be at most the 24 that are there",
     ),
-    Case(
+    case(
         "too many validation rows asked for",
         keyed("tasks.own.validation_rows", 21),
-        ("tasks.own.validation_rows: got 21; must be at most the 20 that are there",),
+        "tasks.own.validation_rows: got 21; must be at most the 20 that are there",
     ),
-    Case(
+    case(
         "file changed between configure and prepare",
-        lambda *_: None,
-        ("data/train.tsv: changed since params.yaml was checked; run again",),
+        both(),
+        "data/train.tsv: changed since params.yaml was checked; run again",
         between=lambda folder: (folder / "data/train.tsv").write_text(tsv(TRAIN[:-1])),
     ),
-    Case(
+    case(
         "file gone between configure and prepare",
-        lambda *_: None,
-        ("data/dev.tsv: changed since params.yaml was checked; run again",),
+        both(),
+        "data/dev.tsv: changed since params.yaml was checked; run again",
         between=lambda folder: (folder / "data/dev.tsv").unlink(),
     ),
-    Case(
+    case(
         "class named twice",
         mapped(labels=["bad", "good", "bad"]),
-        ("tasks.own.files.labels", "'bad'"),
+        "tasks.own.files.labels",
+        "'bad'",
     ),
-    Case(
-        "one column for two texts",
-        mapped(texts=["text", "text"]),
-        ("tasks.own.files.texts", "'text'"),
+    case("one column for two texts", mapped(texts=["text"] * 2), "tasks.own.files.texts", "'text'"),
+    case(
+        "own task without files", keyed("tasks.own.files", None), "params.yaml: tasks: got 'own'; "
     ),
-    Case(
-        "own task without files",
-        keyed("tasks.own.files", None),
-        ("params.yaml: tasks: got 'own'; ",),
-    ),
-    Case(
+    case(
         "task that GLUE has not",
         keyed("tasks", {"snli": {}}),
-        ("tasks.snli.files (or mnli_init.files): is missing; GLUE's folder has no task 'snli'",),
-        task="snli",
+        "tasks.snli.files (or mnli_init.files): is missing; GLUE's folder has no task 'snli'",
     ),
 ]
 
 
-def hub_copy(change: Callable[[dict[str, datasets.Dataset]], Any]) -> Callable[[Params, Path], Any]:
+def hub_copy(change: Callable[[dict[str, datasets.Dataset]], Any]) -> Mistake:
     """Return a study of a saved copy of the hub's RTE, changed."""
 
     def make(values: Params, folder: Path) -> None:
-        values["data"]["source"] = "hub"
-        values["tasks"] = {"rte": {}}
+        sourced("hub", "rte", "data")(values, folder)
         datasets.disable_progress_bars()
         names = datasets.ClassLabel(names=["entailment", "not_entailment"])
-        splits = {
-            name: datasets.Dataset.from_dict(
-                {
-                    "sentence1": [text for text, _ in rows],
-                    "sentence2": ["and so on"] * len(rows),
-                    "label": [i % 2 for i in range(len(rows))],
-                }
-            ).cast_column("label", names)
-            for name, rows in (("train", TRAIN), ("validation", HELD_OUT))
-        }
+        splits = {}
+        for name, rows in (("train", TRAIN), ("validation", HELD_OUT)):
+            columns: dict[str, list[Any]] = {"sentence1": [text for text, _ in rows]}
+            columns["sentence2"] = ["and so on"] * len(rows)
+            columns["label"] = [i % 2 for i in range(len(rows))]
+            splits[name] = datasets.Dataset.from_dict(columns).cast_column("label", names)
         change(splits)
         datasets.DatasetDict(splits).save_to_disk(str(folder / "data/rte"))
 
@@ -495,65 +379,11 @@ def turned(splits: dict[str, datasets.Dataset]) -> None:
     splits["train"] = splits["train"].cast_column("label", names)
 
 
-SOURCES = [
-    Case(
-        "no saved dataset",
-        both(keyed("data.source", "hub"), keyed("tasks", {"rte": {}})),
-        ("data.folder: 'data' holds no saved dataset 'rte'",),
-        task="rte",
-    ),
-    Case(
-        "saved classes in another order",
-        hub_copy(turned),
-        ("data/rte split train: its classes are ['not_entailment', 'entailment']",),
-        task="rte",
-    ),
-    Case(
-        "saved split missing",
-        hub_copy(lambda splits: splits.pop("validation")),
-        ("data/rte split validation: is missing; found: train",),
-        task="rte",
-    ),
-    Case(
-        "task unknown to the hub",
-        both(
-            keyed("data.source", "hub"),
-            keyed("data.folder", None),
-            keyed("tasks", {"tweet_rating": {}}),
-        ),
-        ("data.source 'hub' has no task 'tweet_rating'; known: ",),
-        task="tweet_rating",
-    ),
-    Case(
-        "task unknown to opinions",
-        both(
-            keyed("data.source", "opinions"),
-            keyed("data.folder", None),
-            keyed("tasks", {"rte": {}}),
-        ),
-        ("data.source 'opinions' has no task 'rte'; ",),
-        task="rte",
-    ),
-    Case(
-        "mapping given with opinions",
-        both(keyed("data.source", "opinions"), keyed("data.folder", None)),
-        ("params.yaml: tasks.own.files: data.source is 'opinions'; must be 'files'",),
-    ),
-    Case(
-        "folder given with opinions",
-        both(keyed("data.source", "opinions"), keyed("tasks", {"tweet_rating": {}})),
-        ("params.yaml: data.folder: got 'data'; must be empty for data.source 'opinions'",),
-        task="tweet_rating",
-    ),
-]
-
-
-def archive_of(content: Callable[[bytes], bytes]) -> Callable[[Params, Path], None]:
+def archive_of(content: Callable[[bytes], bytes]) -> Mistake:
     """Return a study of opinions whose archive, where the repository has it, is another."""
 
     def make(values: Params, folder: Path) -> None:
-        values["data"] |= {"source": "opinions", "folder": None}
-        values["tasks"] = {"tweet_rating": {}}
+        sourced("opinions", "tweet_rating")(values, folder)
         whole = ROOT / opinions.DOWNLOADS / opinions.ARCHIVE
         (folder / opinions.DOWNLOADS).mkdir()
         (folder / opinions.DOWNLOADS / opinions.ARCHIVE).write_bytes(
@@ -563,29 +393,55 @@ def archive_of(content: Callable[[bytes], bytes]) -> Callable[[Params, Path], No
     return make
 
 
-SOURCES += [
-    Case(
+HASH = "data/downloads/vaderSentiment-3.3.2.tar.gz: sha256 is "
+SOURCES = [
+    case(
+        "no saved dataset",
+        sourced("hub", "rte", "data"),
+        "data.folder: 'data' holds no saved dataset 'rte'",
+    ),
+    case(
+        "saved classes in another order",
+        hub_copy(turned),
+        "data/rte split train: its classes are ['not_entailment', 'entailment']",
+    ),
+    case(
+        "saved split missing",
+        hub_copy(lambda splits: splits.pop("validation")),
+        "data/rte split validation: is missing; found: train",
+    ),
+    case(
+        "task unknown to the hub",
+        sourced("hub", "tweet_rating"),
+        "data.source 'hub' has no task 'tweet_rating'; known: ",
+    ),
+    case(
+        "task unknown to opinions",
+        sourced("opinions", "rte"),
+        "data.source 'opinions' has no task 'rte'; ",
+    ),
+    case(
+        "mapping given with opinions",
+        sourced("opinions"),
+        "params.yaml: tasks.own.files: data.source is 'opinions'; must be 'files'",
+    ),
+    case(
+        "folder given with opinions",
+        sourced("opinions", "tweet_rating", "data"),
+        "params.yaml: data.folder: got 'data'; must be empty for data.source 'opinions'",
+    ),
+    case(
         "archive truncated",
-        archive_of(lambda content: content[: len(content) // 2]),
-        ("data/downloads/vaderSentiment-3.3.2.tar.gz: sha256 is ", "delete the file"),
-        task="tweet_rating",
+        archive_of(lambda whole: whole[: len(whole) // 2]),
+        HASH,
+        "delete the file",
     ),
-    Case(
-        "archive changed",
-        archive_of(lambda content: content + b"\n"),
-        ("data/downloads/vaderSentiment-3.3.2.tar.gz: sha256 is ", opinions.SHA256),
-        task="tweet_rating",
-    ),
-    Case(
-        "archive empty",
-        archive_of(lambda _: b""),
-        ("data/downloads/vaderSentiment-3.3.2.tar.gz: sha256 is ",),
-        task="tweet_rating",
-    ),
+    case("archive changed", archive_of(lambda whole: whole + b"\n"), HASH, opinions.SHA256),
+    case("archive empty", archive_of(lambda _: b""), HASH),
 ]
 
 
-def model(break_it: Callable[[Path], Any]) -> Callable[[Params, Path], None]:
+def model(break_it: Callable[[Path], Any]) -> Mistake:
     """Return a study of a small model, broken, in the study's folder."""
 
     def make(values: Params, folder: Path) -> None:
@@ -610,18 +466,20 @@ def cut_tokeniser(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:100_000])
 
 
-def pickle_only(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+def cut_weights(bytes_kept: slice) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[bytes_kept])
+
+    return make
 
 
-def cut_weights(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+def without(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
 
 
-def other_architecture(folder: Path) -> None:
-    config = CONFIGS["bert"].to_dict() | {"model_type": "gpt2"}
-    (folder / "config.json").write_text(json.dumps(config))
+def holding(name: str, text: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / name).write_text(text)
 
 
 def another_config(**change: Any) -> Callable[[Path], None]:
@@ -640,92 +498,113 @@ def code_of_its_own(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
 
+def broken(name: str, break_it: Callable[[Path], Any], *says: str) -> Any:
+    return case(name, model(break_it), "error: model.name is ", *says)
+
+
+DAMAGED = "/model/model.safetensors is damaged"
+ON_THE_HUB = "FacebookAI/roberta-base"
 MODELS = [
-    Case(
-        "tokeniser with code of its own",
-        model(code_of_its_own),
-        ("model.name is ", "no tokeniser in ", "custom code"),
-    ),
-    Case(
+    broken("tokeniser with code of its own", code_of_its_own, "no tokeniser in ", "custom code"),
+    broken(
         "an adapter for an encoder",
-        model(lambda folder: (folder / "adapter_config.json").write_text("{}")),
-        ("holds an adapter (adapter_config.json), not an encoder",),
+        holding("adapter_config.json", "{}"),
+        "holds an adapter (adapter_config.json), not an encoder",
     ),
-    Case(
+    broken(
         "half of the layers",
-        model(another_config(num_hidden_layers=1)),
-        ("config.json says 1 layers, its weights have 2",),
+        another_config(num_hidden_layers=1),
+        "config.json says 1 layers, its weights have 2",
     ),
-    Case(
+    broken(
         "heads that do not divide the width",
-        model(another_config(num_attention_heads=7)),
-        ("hidden_size 32 is no multiple of num_attention_heads 7",),
+        another_config(num_attention_heads=7),
+        "hidden_size 32 is no multiple of num_attention_heads 7",
     ),
-    Case(
+    case(
         "a revision of the embedded model",
         keyed("model.revision", "a" * 40),
-        ("model.revision: got 'aaaa", "must be empty for model.name 'minilm'"),
+        "model.revision: got 'aaaa",
+        "must be empty for model.name 'minilm'",
     ),
-    Case("a name too long", keyed("model.name", "a" * 300), ("model.name", "at most 200 char")),
-    Case("no tokeniser", model(no_tokeniser), ("model.name is ", "/model holds no tokeniser")),
-    Case("tokeniser cut off", model(cut_tokeniser), ("model.name is ", "no tokeniser in ")),
-    Case(
+    case("a name too long", keyed("model.name", "a" * 300), "model.name", "at most 200 char"),
+    broken("no configuration", without("config.json"), "config.json is missing"),
+    broken("no weights", without("model.safetensors"), "safetensors is missing"),
+    broken("configuration cut off", holding("config.json", "{"), "not valid JSON"),
+    broken("configuration a list", holding("config.json", "[]"), "no valid 'model_type'"),
+    broken("no width", another_config(hidden_size=None), "no valid 'hidden_size'"),
+    broken(
+        "relative positions",
+        another_config(position_embedding_type="relative_key"),
+        "position_embedding_type is 'relative_key'; must be 'absolute'",
+    ),
+    broken("no tokeniser", no_tokeniser, "/model holds no tokeniser"),
+    broken("tokeniser cut off", cut_tokeniser, "no tokeniser in "),
+    broken(
         "pickle only",
-        model(pickle_only),
-        ("model.name is ", "holds pytorch_model.bin, a pickle, which can run code"),
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        "holds pytorch_model.bin, a pickle, which can run code, and no safetensors",
     ),
-    Case(
-        "weights cut off",
-        model(cut_weights),
-        ("model.name is ", "/model/model.safetensors is damaged"),
+    broken("half of the weights", cut_weights(slice(99_999)), DAMAGED),
+    broken("weights cut off", cut_weights(slice(-9)), DAMAGED),
+    broken(
+        "unknown architecture",
+        another_config(model_type="gpt2"),
+        "architecture 'gpt2' has no known weight names; known: bert, deberta-v2, roberta",
     ),
-    Case("unknown architecture", model(other_architecture), ("architecture 'gpt2'", "bert")),
-    Case("no such model", keyed("model.name", "nowhere"), ("model.name is 'nowhere': no such",)),
-    Case(
+    case("no such model", keyed("model.name", "nowhere"), "model.name is 'nowhere': no such"),
+    case(
         "hub model without a revision",
-        keyed("model.name", "FacebookAI/roberta-base"),
-        ("model.revision: is empty; model.name is 'FacebookAI/roberta-base'",),
+        keyed("model.name", ON_THE_HUB),
+        f"model.revision: is empty; model.name is '{ON_THE_HUB}'",
     ),
-    Case(
+    case(
         "hub model at a branch",
-        both(keyed("model.name", "FacebookAI/roberta-base"), keyed("model.revision", "main")),
-        ("params.yaml: model.revision: got 'main'; must be ", "40"),
+        both(keyed("model.name", ON_THE_HUB), keyed("model.revision", "main")),
+        "params.yaml: model.revision: got 'main'; must be ",
+        "40",
     ),
-    Case(
+    case(
         "texts longer than the model reads",
         both(model(lambda _: None), keyed("model.max_length", 128)),
-        ("params.yaml: model.max_length: got 128; must be at most 66",),
+        "params.yaml: model.max_length: got 128; must be at most 66",
     ),
 ]
 
 
-def stage(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
+def stage(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Run a stage's script in this process, as its command would."""
-    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.setenv("PEFT_STUDY_STORE", "store")
+    monkeypatch.setattr(sys, "argv", [name])
     runpy.run_path(str(ROOT / f"stages/{name}.py"), run_name="__main__")
 
 
-def snapshot(folder: Path, *names: str) -> dict[str, bytes]:
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Return the contents of the files that a stage may write."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for name in names
+        for name in ("configs", "data")
         for path in (folder / name).rglob("*")
         if path.is_file()
     }
 
 
-def arguments(task: str) -> tuple[str, str]:
-    return f"configs/prepare/{task}.json", f"data/prepared/{task}"
+def set_up(folder: Path, values: Params) -> Path:
+    """Write params.yaml, and what an earlier run has left: configurations and prepared data.
 
-
-def set_up(folder: Path, values: Params, task: str) -> None:
-    """Write params.yaml, and what an earlier run has left: configurations and prepared data."""
+    Returns:
+        A file of the prepared data of the study's one task.
+    """
+    (task,) = values["tasks"]
+    values["sweep"]["task"] = values["profile"]["task"] = task
+    prepared = folder / f"data/prepared/{task}/x"
     with (folder / "params.yaml").open("w") as file:
         YAML().dump(values, file)
     shutil.copy(ROOT / "requirements.lock", folder)
-    for name in (f"configs/prepare/{task}.json", "configs/stale.json", f"data/prepared/{task}/x"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(MARKER)
+    for path in (folder / "configs/prepare.json", folder / "configs/stale.json", prepared):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(MARKER)
+    return prepared
 
 
 def assert_one_line(stderr: str, says: tuple[str, ...]) -> None:
@@ -737,99 +616,94 @@ def assert_one_line(stderr: str, says: tuple[str, ...]) -> None:
         assert part in error
 
 
-@pytest.mark.parametrize("case", [*FILES, *SOURCES, *MODELS], ids=lambda case: case.id)
+@pytest.mark.parametrize(("make", "says", "between"), [*FILES, *SOURCES, *MODELS])
 def test_one_line_says_what_is_wrong_and_nothing_is_overwritten(
-    case: Case,
+    make: Mistake,
+    says: tuple[str, ...],
+    between: Callable[[Path], Any] | None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     values = study(tmp_path)
-    case.make(values, tmp_path)
-    set_up(tmp_path, values, case.task)
+    make(values, tmp_path)
+    prepared = set_up(tmp_path, values)
     monkeypatch.chdir(tmp_path)
-    before = snapshot(tmp_path, "configs", "data")
+    before = snapshot(tmp_path)
     try:
         stage(monkeypatch, "configure")
     except SystemExit as error:
         ended = error
     else:
-        if case.between:
-            case.between(tmp_path)
-        before = snapshot(tmp_path, "configs", "data")
+        if between:
+            between(tmp_path)
+        before = snapshot(tmp_path)
         with pytest.raises(SystemExit) as caught:
-            stage(monkeypatch, "prepare", *arguments(case.task))
+            stage(monkeypatch, "prepare")
         ended = caught.value
     assert ended.code == 2
-    assert_one_line(capsys.readouterr().err, case.says)
+    assert_one_line(capsys.readouterr().err, says)
     # Where `configure` fails, the configurations stay as they were, and so does prepared data.
-    assert snapshot(tmp_path, "configs", "data") == before
-    assert (tmp_path / f"data/prepared/{case.task}/x").read_text() == MARKER
+    assert snapshot(tmp_path) == before
+    assert prepared.read_text() == MARKER
 
 
 def test_the_study_itself_is_sound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without a mistake the two stages end well: the cases above fail for their mistake."""
-    set_up(tmp_path, study(tmp_path), "own")
-    (tmp_path / "data/prepared/own/x").unlink()
+    set_up(tmp_path, study(tmp_path)).unlink()
     monkeypatch.chdir(tmp_path)
     stage(monkeypatch, "configure")
-    stage(monkeypatch, "prepare", *arguments("own"))
+    stage(monkeypatch, "prepare")
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("configure: wrote ")
-    assert out[1] == (
-        "prepare own: wrote 24 train, 20 validation rows to data/prepared/own/ (0 dropped)"
-    )
+    wrote = "wrote 24 train, 20 validation rows to data/prepared/own/ (0 dropped)"
+    assert out[1] == f"prepare own: {wrote}"
     assert not (tmp_path / "configs/stale.json").exists()
 
 
 # --- The commands themselves --------------------------------------------------------------------
 
 
-def command(folder: Path, name: str, *given: str, **variables: str) -> Any:
+def command(folder: Path, name: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    paths = {"PYTHONPATH": str(ROOT / "src"), "PEFT_STUDY_STORE": "store"}
+    stage = [sys.executable, str(ROOT / f"stages/{name}.py")]
+    environment = os.environ | paths | variables
     return subprocess.run(
-        [sys.executable, str(ROOT / f"stages/{name}.py"), *given],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")} | variables,
+        stage, capture_output=True, text=True, check=False, cwd=folder, env=environment
     )
 
 
+def assert_refused(folder: Path, name: str, says: str, **variables: str) -> None:
+    """Check that a stage ends with code 2 and one line, and writes nothing."""
+    before = snapshot(folder)
+    result = command(folder, name, **variables)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert_one_line(result.stderr, (says,))
+    assert snapshot(folder) == before
+
+
 def test_the_commands_end_with_code_2_and_one_line(tmp_path: Path) -> None:
-    values = study(tmp_path)
-    set_up(tmp_path, values, "own")
-    path = tmp_path / "data/train.tsv"
-    path.write_text(line(9, "a text\tgreat"))
+    set_up(tmp_path, study(tmp_path))
+    (tmp_path / "data/train.tsv").write_text(line(9, "a text\tgreat"))
     configured = command(tmp_path, "configure")
     assert (configured.returncode, configured.stderr) == (0, "")
-    before = snapshot(tmp_path, "configs", "data")
-    result = command(tmp_path, "prepare", *arguments("own"))
-    assert (result.returncode, result.stdout) == (2, "")
-    assert_one_line(result.stderr, ("data/train.tsv line 9: unknown label 'great'",))
-    assert snapshot(tmp_path, "configs", "data") == before
+    assert_refused(tmp_path, "prepare", "data/train.tsv line 9: unknown label 'great'")
 
 
 def test_a_hub_model_without_a_network_and_without_a_cache(tmp_path: Path) -> None:
     values = study(tmp_path)
-    values["model"] |= {"name": "FacebookAI/roberta-base", "revision": "0" * 40}
-    set_up(tmp_path, values, "own")
-    before = snapshot(tmp_path, "configs", "data")
-    result = command(tmp_path, "configure", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "home"))
-    assert (result.returncode, result.stdout) == (2, "")
-    says = ("model.name is 'FacebookAI/roberta-base' at 000000000000: cannot be fetched (",)
-    assert_one_line(result.stderr, says)
-    assert snapshot(tmp_path, "configs", "data") == before
+    values["model"] |= {"name": ON_THE_HUB, "revision": "0" * 40}
+    set_up(tmp_path, values)
+    says = f"model.name is '{ON_THE_HUB}' at 000000000000: cannot be fetched ("
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    assert_refused(tmp_path, "configure", says, **offline)
 
 
 def test_a_missing_folder_on_the_command_line(tmp_path: Path) -> None:
-    values = study(tmp_path)
-    set_up(tmp_path, values, "own")
+    set_up(tmp_path, study(tmp_path))
     shutil.rmtree(tmp_path / "configs")
     shutil.rmtree(tmp_path / "data")
-    result = command(tmp_path, "configure")
-    assert (result.returncode, result.stdout) == (2, "")
-    assert_one_line(result.stderr, ("data.folder: got 'data'; there is no such folder",))
+    assert_refused(tmp_path, "configure", "data.folder: got 'data'; there is no such folder")
     assert not (tmp_path / "configs").exists()

@@ -7,21 +7,14 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-)
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
 from transformers import (
     AutoTokenizer,
@@ -34,9 +27,12 @@ from conftest import CONFIGS, ROOT, make_config, small_model
 from peft_study.data.prepare import prepare
 from peft_study.data.sources import tables as files
 from peft_study.data.tasks import TASKS
+from peft_study.encoders.architectures import ARCHITECTURES
 from peft_study.encoders.backbone import load_model
 from peft_study.encoders.pretrained import is_hub_id, model_config, model_folder
 from peft_study.errors import StudyError
+from peft_study.run_config import Encoder
+from peft_study.stage_configs import PrepareConfig
 from peft_study.training.batches import load_splits
 from peft_study.training.loop import train_run
 
@@ -50,15 +46,12 @@ def roberta_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        TEXTS,
-        BpeTrainer(
-            vocab_size=400,
-            special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=letters, show_progress=False
     )
+    tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.post_processor = processors.RobertaProcessing(
         ("</s>", 2), ("<s>", 0), add_prefix_space=False
     )
@@ -88,6 +81,9 @@ TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "roberta": roberta_tokenizer,
     "deberta-v2": deberta_tokenizer,
 }
+# The tokens that begin and end a pair, and how many of the latter stand within it.
+SPECIAL = {"bert": (101, 102, 1), "roberta": (0, 2, 2), "deberta-v2": (1, 2, 1)}
+Prepared = dict[str, tuple[Path, list[Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -101,40 +97,43 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
+def encoder(folder: Path, model_type: str) -> Encoder:
+    return Encoder(str(folder), None, None, ARCHITECTURES[model_type])
+
+
+def prepare_config(location: dict[str, Any], read_by: Encoder) -> PrepareConfig:
+    """Return a configuration that takes all rows of the files at `location`."""
+    rte = TASKS["rte"]
+    return PrepareConfig(
+        "tasks.rte", "rte", rte, "files", location, 0, None, None, read_by, {}, max_length=64
+    )
+
+
 @pytest.fixture(scope="module")
-def prepared(
-    saved: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[Path, list[Any]]]:
-    """Return RTE-like pairs prepared with each tokeniser, and the rows that they are from."""
+def location(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return where RTE-like pairs are."""
     data = tmp_path_factory.mktemp("glue")
     (data / "RTE").mkdir()
     pairs = [(a, b) for a in TEXTS[:16] for b in TEXTS[16:20]]
     for name, chosen in (("train", pairs[:16]), ("dev", pairs[16:36])):
-        lines = [
-            f"{i}\t{a}\t{b}\t{'not_entailment' if i % 3 else 'entailment'}"
-            for i, (a, b) in enumerate(chosen)
-        ]
-        header = "index\tsentence1\tsentence2\tlabel"
-        (data / f"RTE/{name}.tsv").write_text("\n".join([header, *lines]) + "\n")
-    location = files.locate("rte", TASKS["rte"], str(data), None)
+        content = "index\tsentence1\tsentence2\tlabel\n"
+        for i, (first, second) in enumerate(chosen):
+            label = "not_entailment" if i % 3 else "entailment"
+            content += f"{i}\t{first}\t{second}\t{label}\n"
+        (data / f"RTE/{name}.tsv").write_text(content)
+    return files.locate("rte", TASKS["rte"], str(data), None)
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    saved: dict[str, Path], location: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Prepared:
+    """Return the pairs prepared with each tokeniser, and the rows that they are from."""
     rows = list(files.read_rows("rte", TASKS["rte"], location))
     folders = {}
     for model_type, model in saved.items():
-        config = {
-            "key": "tasks.rte",
-            "task": "rte",
-            "task_definition": asdict(TASKS["rte"]),
-            "source": "files",
-            "location": location,
-            "split_seed": 0,
-            "train_rows": None,
-            "validation_rows": None,
-            "model": str(model),
-            "model_revision": None,
-            "max_length": 64,
-        }
         folder = tmp_path_factory.mktemp("prepared")
-        summary = prepare(config, folder)
+        summary = prepare(prepare_config(location, encoder(model, model_type)), folder)
         assert summary["splits"]["train"]["rows"] == 16
         assert summary["splits"]["validation"]["rows"] == 20
         folders[model_type] = (folder, rows)
@@ -146,15 +145,12 @@ def prepared(
 
 @pytest.mark.parametrize("model_type", TOKENIZERS)
 def test_pairs_are_read_by_the_models_own_tokeniser(
-    model_type: str, saved: dict[str, Path], prepared: dict[str, tuple[Path, list[Any]]]
+    model_type: str, saved: dict[str, Path], prepared: Prepared
 ) -> None:
     folder, rows = prepared[model_type]
     source = {row.id: row for row in rows}
     tokenizer = AutoTokenizer.from_pretrained(saved[model_type])
-    start, end = (1, 2) if model_type == "deberta-v2" else (0, 2)
-    if model_type == "bert":
-        start, end = 101, 102
-    inner = {"bert": 1, "roberta": 2, "deberta-v2": 1}[model_type]
+    start, end, inner = SPECIAL[model_type]
     for split in load_splits(folder):
         columns = {name: [row.tolist() for row in rows] for name, rows in split.columns.items()}
         for number, ids in enumerate(columns["input_ids"]):
@@ -181,23 +177,17 @@ def test_model_config_is_the_models(model_type: str, saved: dict[str, Path]) -> 
 @pytest.mark.parametrize("method", ["lora", "adapter_h", "full_ft"])
 @pytest.mark.parametrize("model_type", TOKENIZERS)
 def test_every_method_trains_every_architecture(
-    model_type: str,
-    method: str,
-    saved: dict[str, Path],
-    prepared: dict[str, tuple[Path, list[Any]]],
-    tmp_path: Path,
+    model_type: str, method: str, saved: dict[str, Path], prepared: Prepared, tmp_path: Path
 ) -> None:
     folder, rows = prepared[model_type]
-    config = make_config(method, saved[model_type], epochs=1, evaluations_per_epoch=1) | {
-        "task": "rte",
-        "task_definition": asdict(TASKS["rte"]),
-    }
+    config = make_config(method, saved[model_type], epochs=1, evaluations_per_epoch=1)
+    read_by = encoder(saved[model_type], model_type)
+    config = replace(config, task="rte", definition=TASKS["rte"], encoder=read_by)
     result = train_run(config, 1, folder, None, tmp_path)
     assert result.steps == 2
     frame = pd.read_parquet(tmp_path / "predictions.parquet")
-    held_out = [row for row in rows if row.split == "validation"]
-    assert sorted(frame["id"]) == sorted(row.id for row in held_out)
-    labels = {row.id: row.label for row in held_out}
+    labels = {row.id: row.label for row in rows if row.split == "validation"}
+    assert sorted(frame["id"]) == sorted(labels)
     assert frame["label"].tolist() == [labels[identity] for identity in frame["id"]]
     logits = torch.tensor([list(row) for row in frame["logits"]])
     assert torch.isfinite(logits).all()
@@ -206,45 +196,19 @@ def test_every_method_trains_every_architecture(
     assert len({tuple(row) for row in logits.tolist()}) > 10
 
 
-def test_a_tokeniser_of_another_model_is_refused(saved: dict[str, Path], tmp_path: Path) -> None:
+def test_a_tokeniser_of_another_model_is_refused(
+    saved: dict[str, Path], location: dict[str, Any], tmp_path: Path
+) -> None:
     """Tokens that the embeddings do not have would end a run long after it was started."""
     folder = tmp_path / "mixed"
     shutil.copytree(saved["roberta"], folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 50}))
-    data = tmp_path / "data"
-    data.mkdir()
-    text = "".join(f"{t}\t{i % 2}\n" for i, t in enumerate(TEXTS))
-    (data / "train.tsv").write_text("text\tlabel\n" + text)
-    (data / "dev.tsv").write_text("text\tlabel\nIt rains today.\t1\nIt is dry.\t0\n")
-    mapping = {"train": "train.tsv", "validation": "dev.tsv", "texts": ["text"], "label": "label"}
-    task = TASKS["movie_polarity"]
-    own: dict[str, Any] = {
-        "key": "tasks.own",
-        "task": "own",
-        "task_definition": asdict(task),
-        "source": "files",
-        "location": files.locate("own", task, str(data), mapping),
-        "split_seed": 0,
-        "train_rows": None,
-        "validation_rows": None,
-        "model": str(folder),
-        "model_revision": None,
-        "max_length": 40,
-    }
     with pytest.raises(StudyError, match=r"model\.name is '.*mixed'.*tokeniser"):
-        prepare(own, tmp_path / "out")
+        prepare(prepare_config(location, encoder(folder, "roberta")), tmp_path / "out")
 
 
 # --- Folders that are no models ---------------------------------------------------------------
-
-
-def rename(folder: Path, old: str, new: str) -> None:
-    (folder / old).replace(folder / new)
-
-
-def cut(path: Path, size: int) -> None:
-    path.write_bytes(path.read_bytes()[:size])
 
 
 def without_tokeniser(folder: Path) -> None:
@@ -254,7 +218,7 @@ def without_tokeniser(folder: Path) -> None:
 
 def without_a_shard(folder: Path) -> None:
     names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    rename(folder, "model.safetensors", names[0])
+    (folder / "model.safetensors").rename(folder / names[0])
     index = {"metadata": {}, "weight_map": {"a": names[0], "b": names[1]}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
@@ -264,31 +228,32 @@ def folder_for_weights(folder: Path) -> None:
     (folder / "model.safetensors").mkdir()
 
 
-def reconfigure(folder: Path, content: bytes) -> None:
-    (folder / "config.json").write_bytes(content)
+def reconfigured(content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / "config.json").write_bytes(content)
+
+
+def cut(size: int) -> Callable[[Path], object]:
+    return lambda folder: os.truncate(folder / "model.safetensors", size)
 
 
 OTHER_CONFIG = b'{"model_type": "gpt2", "hidden_size": 8, "max_position_embeddings": 66}'
-BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no weights": (
-        lambda f: (f / "model.safetensors").unlink(),
-        "model.safetensors is missing",
-    ),
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
     "a folder for its weights": (folder_for_weights, "model.safetensors is missing"),
     "a pickle": (
-        lambda f: rename(f, "model.safetensors", "pytorch_model.bin"),
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
         "holds pytorch_model.bin, a pickle, which can run code, and no safetensors",
     ),
-    "weights cut off": (lambda f: cut(f / "model.safetensors", 100_000), "is damaged"),
-    "no byte of the weights": (lambda f: cut(f / "model.safetensors", 0), "is damaged"),
+    "weights cut off": (cut(100_000), "is damaged"),
+    "no byte of the weights": (cut(0), "is damaged"),
     "a shard missing": (without_a_shard, "model-00002-of-00002.safetensors"),
     "no tokeniser": (without_tokeniser, "holds no tokeniser"),
     "an unknown architecture": (
-        lambda f: reconfigure(f, OTHER_CONFIG),
+        reconfigured(OTHER_CONFIG),
         "'gpt2' has no known weight names; known: bert, deberta-v2, roberta",
     ),
     "a configuration in another encoding": (
-        lambda f: reconfigure(f, b'{"model_type": "\xff"}'),
+        reconfigured(b'{"model_type": "\xff"}'),
         "config.json is not valid JSON",
     ),
 }
@@ -355,18 +320,9 @@ READ = textwrap.dedent(
 
 def offline(cache: Path, revision: str) -> "subprocess.CompletedProcess[str]":
     """Look a hub model up in a process of its own: the variables are read at the import."""
-    environment = os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_CACHE": str(cache),
-        "PYTHONPATH": str(ROOT / "src"),
-    }
-    return subprocess.run(
-        [sys.executable, "-c", READ, revision],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
+    hub = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache), "PYTHONPATH": str(ROOT / "src")}
+    command, environment = [sys.executable, "-c", READ, revision], os.environ | hub
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def hub_cache(folder: Path, model: Path) -> Path:

@@ -1,5 +1,6 @@
 """Adapters that others can load."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,41 +8,25 @@ import peft
 import pytest
 import torch
 
+import builders
 from conftest import make_config
 from peft_study.encoders.backbone import load_model
+from peft_study.errors import StudyError
 from peft_study.files import read_json
-from peft_study.findings.export import export_adapter, median_seed
-from peft_study.methods import load_adapter, load_method
-from peft_study.study import method_params_of
+from peft_study.findings.export import export, median_seed
+from peft_study.methods import load_method
+from peft_study.methods.saved import load_adapter
+from peft_study.records.scores import Cell, Counts, Rows
+from peft_study.records.study import ModelInfo
 from peft_study.training.loop import build, train_run
 
-STUDY: dict[str, Any] = {
-    "study": "small",
-    "model": {"name": "some/encoder", "revision": "ab" * 20, "max_length": 32},
-    "data": {"source": "opinions"},
-    "main_metrics": {"movie_polarity": "accuracy"},
-    "outputs": {"movie_polarity": ["negative", "positive"]},
-    "mnli_init": {"mode": "per_method", "task": "product_polarity", "tasks": []},
-    "adapters": {"lora": {"r": 8, "alpha": 16.0, "dropout": 0.0, "targets": ["query", "value"]}},
-}
+TASK = "movie_polarity"
 
 
-def cell(scores: dict[str, float]) -> dict[str, Any]:
-    evaluations = {
-        seed: {key: {"accuracy": score, "epoch": 1.0, "step": 8} for key in ("best", "last")}
-        for seed, score in scores.items()
-    }
-    return {
-        "task": "movie_polarity",
-        "method": "lora",
-        "report": "best",
-        "trainable": {"adapter": 2048, "head": 66, "total": 2114},
-        "data": {
-            "train": {"rows": 60, "sha256_of_ids": "ab"},
-            "validation": {"rows": 20, "sha256_of_ids": "cd"},
-        },
-        "seeds": evaluations,
-    }
+def cell(scores: dict[str, float]) -> Cell:
+    about: dict[str, Any] = {"data": {"train": Rows(60, "ab"), "validation": Rows(20, "cd")}}
+    found = builders.cell("lora", TASK, *scores.values(), trainable=Counts(2048, 66, 2114), **about)
+    return replace(found, seeds=dict(zip(scores, found.seeds.values(), strict=True)))
 
 
 @pytest.mark.parametrize(
@@ -58,20 +43,27 @@ def test_the_median_seed(scores: dict[str, float], expected: str) -> None:
 
 
 def test_peft_loads_what_is_exported(model_path: Path, learnable: Path, tmp_path: Path) -> None:
-    config = make_config("lora", model_path) | {"save_weights": True}
-    train_run(config, 3, learnable, None, tmp_path / "runs/seed-3")
-    scores = {"1": 0.5, "2": 0.7, "3": 0.6}
-    export_adapter(STUDY, cell(scores), tmp_path / "runs", tmp_path / "out")
-    assert read_json(tmp_path / "out/adapter_config.json")["revision"] == "ab" * 20
-    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    model = ModelInfo("some/encoder", "ab" * 20, 32)
+    study = builders.study(("lora", "adapter_h"), {TASK: "accuracy"}, model=model)
+    config = make_config("lora", model_path)
+    run, out = tmp_path / "runs/lora" / TASK / "seed-3", tmp_path / "out/lora" / TASK
+    lora = cell({"1": 0.5, "2": 0.7, "3": 0.6})
+    cells = {("lora", TASK): lora, ("adapter_h", TASK): replace(lora, method="adapter_h")}
+    with pytest.raises(StudyError, match="is not here; fetch it with 'dvc pull"):
+        export(study, cells, tmp_path / "runs", tmp_path / "out")
+    train_run(config, 3, learnable, None, run)
+    assert export(study, cells, tmp_path / "runs", tmp_path / "out") == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["lora"]
+    assert read_json(out / "adapter_config.json")["revision"] == "ab" * 20
+    card = (out / "README.md").read_text(encoding="utf-8")
     assert "| accuracy | 0.6000 | 0.6000 | 0.1000 | 3 |" in card
     assert "seed 3" in card
     assert "2,048 + 66 trained parameters" in card
 
     encoder = load_model(str(model_path), 2, seed=9)
-    theirs = peft.PeftModel.from_pretrained(encoder, str(tmp_path / "out")).eval()
+    theirs = peft.PeftModel.from_pretrained(encoder, str(out)).eval()
     method, ours = build(config, seed=1)
-    load_adapter(ours, method, method_params_of(config), tmp_path / "runs/seed-3/adapter")
+    load_adapter(ours, method, config.settings, run / "adapter")
     tokens = {"input_ids": torch.tensor([[101, 7592, 2088, 102]])}
     with torch.no_grad():
         logits = [model(**tokens).logits for model in (theirs, ours.eval())]

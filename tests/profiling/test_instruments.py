@@ -1,5 +1,8 @@
 """The instruments recover what is known."""
 
+import time
+from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -8,28 +11,10 @@ import pytest
 import torch
 
 from conftest import make_config
-from peft_study.profiling import meters
-from peft_study.profiling import steps as training
+from peft_study.profiling import meters, steps
 from peft_study.profiling.intervals import ratio
 from peft_study.profiling.memory import in_fresh_process, measure_memory
-from peft_study.profiling.meters import (
-    AssumedPower,
-    MemorySampler,
-    NotMeasurable,
-    PhaseClock,
-    SavedTensors,
-    ZeusMeter,
-    peak_resident_bytes,
-    reset_peak,
-    resident_bytes,
-)
-from peft_study.profiling.steps import (
-    Training,
-    alternating,
-    measure_window,
-    profile_energy,
-    profile_training,
-)
+from peft_study.records.costs import Ratio, StepSeconds
 from peft_study.training import loop
 
 CPU = torch.device("cpu")
@@ -56,12 +41,28 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Return the clock that all instruments look at."""
     clock = Clock()
     monkeypatch.setattr(meters, "time", clock)
-    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(steps, "time", clock)
     return clock
 
 
+@pytest.fixture
+def delay(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that lets another take so many seconds more, by what it is called with."""
+
+    def delay(place: Any, name: str, seconds: Callable[..., float]) -> None:
+        original = getattr(place, name)
+
+        def slow(*arguments: Any, **options: Any) -> Any:
+            clock.sleep(seconds(*arguments))
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(place, name, slow)
+
+    return delay
+
+
 def test_a_phase_lasts_as_long_as_it_sleeps(clock: Clock) -> None:
-    phases = PhaseClock(CPU)
+    phases = meters.PhaseClock(CPU)
     for _ in range(2):
         with phases.phase("sleeping"):
             clock.sleep(0.5)
@@ -72,96 +73,78 @@ def test_a_phase_lasts_as_long_as_it_sleeps(clock: Clock) -> None:
 
 
 def test_sleeps_are_found_in_their_phases_and_in_the_step(
-    clock: Clock, model_path: Path, learnable: Path, monkeypatch: pytest.MonkeyPatch
+    delay: Callable[..., None], model_path: Path, learnable: Path
 ) -> None:
-    for place, name, seconds in (
-        (loop, "classify", 3.0),
-        (torch.Tensor, "backward", 5.0),
-        (torch.optim.AdamW, "step", 2.0),
-    ):
-        original = getattr(place, name)
-
-        def slow(*arguments: Any, _f: Any = original, _s: float = seconds, **options: Any) -> Any:
-            clock.sleep(_s)
-            return _f(*arguments, **options)
-
-        monkeypatch.setattr(place, name, slow)
+    delay(loop, "classify", lambda *_: 3.0)
+    delay(torch.Tensor, "backward", lambda *_: 5.0)
+    delay(torch.optim.AdamW, "step", lambda *_: 2.0)
     config = make_config("lora", model_path, epochs=1000)
-    found = profile_training({"lora": config}, learnable, 5, "lora")["lora"]
-    assert found["seconds"] == {"forward": 3, "backward": 5, "optimiser": 2, "step": 10}
+    (cost,) = steps.profile_training({"lora": config}, learnable, 5, "lora")
+    assert cost.seconds == StepSeconds(forward=3, backward=5, optimiser=2, step=10)
     # Two pieces a step: two forwards and backwards, one step of the optimiser.
-    config["train"]["gradient_accumulation_steps"] = 2
-    found = profile_training({"lora": config}, learnable, 2, "lora")["lora"]
-    assert found["seconds"] == {"forward": 6, "backward": 10, "optimiser": 2, "step": 18}
+    config = make_config("lora", model_path, epochs=1000, gradient_accumulation_steps=2)
+    (cost,) = steps.profile_training({"lora": config}, learnable, 2, "lora")
+    assert cost.seconds == StepSeconds(forward=6, backward=10, optimiser=2, step=18)
 
 
 def test_a_slower_method_is_slower_by_the_ratio_however_the_machine_drifts(
-    clock: Clock, model_path: Path, learnable: Path, monkeypatch: pytest.MonkeyPatch
+    delay: Callable[..., None], model_path: Path, learnable: Path
 ) -> None:
     drift = iter(range(1, 1000))  # every step takes longer than the one before, by as much again
-    original = loop.classify
 
-    def slower(model: Any, batch: Any) -> Any:
+    def seconds(model: Any, _: Any) -> float:
         methods = {type(module).__name__ for module in model.modules()}
-        clock.sleep(next(drift) * (3.0 if "LoRALinear" in methods else 2.0))
-        return original(model, batch)
+        return next(drift) * (3.0 if "LoRALinear" in methods else 2.0)
 
-    monkeypatch.setattr(loop, "classify", slower)
+    delay(loop, "classify", seconds)
     configs = {name: make_config(name, model_path, epochs=1000) for name in ("lora", "full_ft")}
-    found = profile_training(configs, learnable, 40, "full_ft")
-    ratios = found["lora"]["ratio"]
-    assert ratios["median"] == pytest.approx(1.5, rel=0.03)
-    assert ratios["low"] < 1.5 < ratios["high"]
-    assert found["full_ft"]["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    lora, full_ft = steps.profile_training(configs, learnable, 40, "full_ft")
+    median, low, high = astuple(lora.ratio)
+    assert median == pytest.approx(1.5, rel=0.03)
+    assert low < 1.5 < high
+    assert full_ft.ratio == Ratio(1.0, 1.0, 1.0)
 
 
 def test_speeds_are_those_of_an_epoch(
-    clock: Clock, model_path: Path, learnable: Path, monkeypatch: pytest.MonkeyPatch
+    delay: Callable[..., None], model_path: Path, learnable: Path
 ) -> None:
     """A second per token, though the last batch of an epoch is smaller."""
-    original = loop.classify
-
-    def by_the_token(model: Any, batch: Any) -> Any:
-        clock.sleep(batch.tokens)
-        return original(model, batch)
-
-    monkeypatch.setattr(loop, "classify", by_the_token)
+    delay(loop, "classify", lambda _, batch: batch.tokens)
     config = make_config("lora", model_path, epochs=1000)
-    found = profile_training({"lora": config}, learnable, 7, "lora")["lora"]
-    tokens = Training(config, learnable).tokens
-    assert found["seconds_per_epoch"] == pytest.approx({"mean": tokens, "std": 0})
-    assert found["tokens_per_second"] == pytest.approx(1)
-    assert found["examples_per_second"] == pytest.approx(60 / tokens)
+    (cost,) = steps.profile_training({"lora": config}, learnable, 7, "lora")
+    tokens = steps.Training(config, learnable).tokens
+    assert astuple(cost.seconds_per_epoch) == pytest.approx((tokens, 0))
+    assert cost.tokens_per_second == pytest.approx(1)
+    assert cost.examples_per_second == pytest.approx(60 / tokens)
 
 
 def test_every_method_begins_and_ends_a_round_as_often() -> None:
-    rounds = [alternating(["a", "b", "c"], number) for number in range(-1, 2)]
+    rounds = [steps.alternating(["a", "b", "c"], number) for number in range(-1, 2)]
     assert rounds == [["c", "a", "b"], ["a", "b", "c"], ["b", "c", "a"]]
 
 
 def test_saved_activations_are_counted_once_and_parameters_not_at_all() -> None:
     weight = torch.nn.Parameter(torch.randn(1000, 1000))
     x = torch.randn(500, 1000)
-    with SavedTensors(iter([weight])) as saved:
+    with meters.saved_tensors([weight]) as saved:
         hidden = (x @ weight).exp()  # saves x, and its own result
         (hidden * hidden).sum()  # saves the same result again
-    assert saved.bytes == 4 * (500 * 1000 + 500 * 1000)
+    assert sum(saved.values()) == 4 * (500 * 1000 + 500 * 1000)
 
 
 def hold(megabytes: int) -> tuple[int, int, float]:
     """Return the resident memory before and at its peak, and its mean while memory is held."""
     np.ones(2 * megabytes * MEGABYTE, dtype=np.uint8)  # freed again, and forgotten
-    reset_peak()
-    before = resident_bytes()
+    meters.reset_peak()
+    before = meters.resident_bytes()
     held = np.ones(megabytes * MEGABYTE, dtype=np.uint8)
-    with MemorySampler(resident_bytes) as sampler:
-        import time
-
+    with meters.sampled(meters.resident_bytes) as samples:
         time.sleep(0.2)
     assert held[-1] == 1
-    return before, peak_resident_bytes(), sampler.mean
+    return before, meters.peak_resident_bytes(), float(np.mean(samples))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not meters.STATUS.exists(), reason="only Linux forgets a peak")
 def test_an_allocation_is_found_in_peak_and_mean() -> None:
     before, peak, mean = in_fresh_process(hold, 300)
@@ -172,15 +155,12 @@ def test_an_allocation_is_found_in_peak_and_mean() -> None:
 def test_pieces_of_a_batch_need_fewer_activations(model_path: Path, learnable: Path) -> None:
     whole = make_config("full_ft", model_path, epochs=1000)
     pieces = make_config("full_ft", model_path, epochs=1000, gradient_accumulation_steps=4)
-    found = [measure_memory(config, learnable) for config in (whole, pieces)]
-    parts = [memory["parts"] for memory in found]
-    assert parts[1]["activations"] < 0.6 * parts[0]["activations"]
+    costs = [measure_memory(config, learnable) for config in (whole, pieces)]
+    parts = [cost.parts for cost in costs]
+    assert parts[1].activations < 0.6 * parts[0].activations
     # With pieces, gradients are there beside the activations of the next.
-    kept = [
-        sum(part.values()) - memory["explained"] for part, memory in zip(parts, found, strict=True)
-    ]
-    assert kept[0] == min(parts[0]["gradients"], parts[0]["activations"])
-    assert kept[1] == 0
+    kept = [sum(astuple(cost.parts)) - cost.explained for cost in costs]
+    assert kept == [min(parts[0].gradients, parts[0].activations), 0]
 
 
 class Lamp:
@@ -199,14 +179,14 @@ class Lamp:
 def test_a_known_power_is_found(clock: Clock, model_path: Path, learnable: Path) -> None:
     clock.look = 0.01
     config = make_config("lora", model_path, epochs=1000)
-    for meter in (Lamp(clock), AssumedPower(60)):
-        joules, seconds, steps = measure_window(Training(config, learnable), meter)
+    for meter in (Lamp(clock), meters.AssumedPower(60)):
+        joules, seconds, count = steps.measure_window(steps.Training(config, learnable), meter)
         assert joules == pytest.approx(60 * seconds, rel=0.02)
-        assert seconds >= training.WINDOW_SECONDS
-        found = profile_energy({"lora": config}, learnable, meter)["lora"]
-        assert found["watts"] == pytest.approx(60, rel=0.02)
-        assert found["joules_per_step"] == pytest.approx(joules / steps, rel=0.05)
-        assert found["joules_per_epoch"] == pytest.approx(8 * found["joules_per_step"])
+        assert seconds >= steps.WINDOW_SECONDS
+        (cost,) = steps.profile_energy({"lora": config}, learnable, meter)
+        assert cost.watts == pytest.approx(60, rel=0.02)
+        assert cost.joules_per_step == pytest.approx(joules / count, rel=0.05)
+        assert cost.joules_per_epoch == pytest.approx(8 * cost.joules_per_step)
 
 
 def test_rapl_is_read_of_packages_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +207,7 @@ def test_rapl_is_read_of_packages_alone(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(
         rapl.RAPLFile, "read", lambda self: float(Path(self.energy_uj_path).read_text()) / 1000
     )
-    meter = ZeusMeter(CPU)
+    meter = meters.ZeusMeter(CPU)
     assert meter.sources == ["RAPL"]
     meter.begin()
     for zone in zones:
@@ -238,17 +218,17 @@ def test_rapl_is_read_of_packages_alone(tmp_path: Path, monkeypatch: pytest.Monk
     assert np.isnan(meter.end())
     (tmp_path / "intel-rapl:0/name").write_text("psys")
     monkeypatch.setattr(zeus.device.cpu, "_cpus", None)
-    with pytest.raises(NotMeasurable, match="RAPL cannot be read: no package"):
-        ZeusMeter(CPU)
+    with pytest.raises(meters.NotMeasurable, match="RAPL cannot be read: no package"):
+        meters.ZeusMeter(CPU)
 
 
 def test_ratios_are_paired_and_their_interval_holds_them() -> None:
     reference = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])  # drifts more than methods differ
-    assert ratio(1.5 * reference, reference) == {"median": 1.5, "low": 1.5, "high": 1.5}
+    assert ratio(1.5 * reference, reference) == Ratio(1.5, 1.5, 1.5)
     noisy = reference * np.array([1.0, 1.1, 1.2, 1.3, 1.4, 1.5])
     # Six of one side of the median have a chance of 2 in 64.
-    assert ratio(noisy, reference) == pytest.approx({"median": 1.25, "low": 1.0, "high": 1.5})
-    assert ratio(noisy[:5], reference[:5]) == {"median": 1.2, "low": None, "high": None}
+    assert astuple(ratio(noisy, reference)) == pytest.approx((1.25, 1.0, 1.5))
+    assert ratio(noisy[:5], reference[:5]) == Ratio(1.2, None, None)
 
 
 def test_of_equal_models_intervals_hold_one_as_often_as_they_say() -> None:
@@ -256,5 +236,5 @@ def test_of_equal_models_intervals_hold_one_as_often_as_they_say() -> None:
     rng = np.random.default_rng(0)
     for rounds in (6, 12, 20):
         found = [ratio(*np.exp(rng.standard_t(2, (2, rounds)) / 10)) for _ in range(400)]
-        held = [r["low"] is not None and r["low"] <= 1 <= (r["high"] or 0) for r in found]
+        held = [r.low is not None and r.low <= 1 <= (r.high or 0) for r in found]
         assert np.mean(held) > 0.93

@@ -13,6 +13,7 @@ import pytest
 
 from conftest import make_config, run_files
 from peft_study.errors import StudyError
+from peft_study.run_config import CellConfig
 from peft_study.running.jobs import Cell, run_cells
 from peft_study.study import RayParams, RunnerParams
 
@@ -21,7 +22,8 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 from ray.cluster_utils import Cluster  # noqa: E402
 
-SEEDS = [1, 2, 3]
+SEEDS = (1, 2, 3)
+pytestmark = pytest.mark.slow
 
 
 def runner(backend: str = "ray", address: str | None = None) -> RunnerParams:
@@ -36,7 +38,7 @@ def cell(
 ) -> Callable[[str], Cell]:
     monkeypatch.chdir(tmp_path)
     config = make_config("lora", model_path, epochs=60, evaluations_per_epoch=1)
-    return lambda name: Cell(config | {"seeds": SEEDS}, learnable, None, tmp_path / name)
+    return lambda name: Cell(CellConfig(config, SEEDS), learnable, None, tmp_path / name)
 
 
 @pytest.fixture
@@ -73,10 +75,7 @@ def once_training(action: Callable[[], None]) -> threading.Thread:
 
 
 def test_ray_writes_the_same_bytes_though_a_process_and_a_node_are_lost(
-    cell: Callable[[str], Cell],
-    cluster: Any,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    cell: Callable[[str], Cell], cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_cells([cell("here")], runner("local"))
     whole = run_files(tmp_path / "here")
@@ -103,11 +102,12 @@ def test_ray_writes_the_same_bytes_though_a_process_and_a_node_are_lost(
 
 
 def test_a_mistake_found_in_a_run_reaches_the_user(
-    cell: Callable[[str], Cell], cluster: Any
+    learnable: Path, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     cluster.add_node(num_cpus=1)
-    broken = cell("runs")
-    broken.config["model"] = "no/such/folder"
+    config = CellConfig(make_config("lora", Path("no/such/folder")), SEEDS)
+    broken = Cell(config, learnable, None, tmp_path / "runs")
     with pytest.raises(StudyError, match="no such folder") as caught:
         run_cells([broken], runner(address=cluster.address))
     assert "\n" not in str(caught.value)

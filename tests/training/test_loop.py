@@ -1,9 +1,7 @@
 """One run: the same bytes twice, from the right start, reporting the right evaluation."""
 
-import math
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,35 +10,27 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
-from conftest import ADAPTERS, make_config, run_files
+from conftest import LORA, make_config, run_files
 from peft_study.data.tasks import TASKS
 from peft_study.encoders.backbone import head_parameters
 from peft_study.errors import StudyError
 from peft_study.files import read_json
-from peft_study.methods import load_adapter, load_method
-from peft_study.study import method_params_of
-from peft_study.training.batches import Split, load_splits
-from peft_study.training.loop import (
-    Step,
-    build,
-    evaluation_points,
-    linear_schedule,
-    make_accelerator,
-    make_optimizer,
-    parameter_groups,
-    predict,
-    train_run,
-    training_steps,
-)
+from peft_study.methods import METHODS, load_method
+from peft_study.methods.saved import load_adapter
+from peft_study.run_config import RunConfig, RunResult
+from peft_study.training import loop
+from peft_study.training.batches import load_splits
+from peft_study.training.loop import Step, build, make_accelerator, make_optimizer, train_run
 
 
-def steps_of(model: PreTrainedModel, train: Split, hyper: dict[str, Any], seed: int) -> list[Step]:
-    adamw, task = make_optimizer(model, hyper), TASKS["movie_polarity"]
-    accelerator = make_accelerator(hyper)
-    return list(training_steps(model, adamw, train, task, hyper, seed, accelerator))
+def steps_of(model: PreTrainedModel, config: RunConfig, data: Path) -> list[Step]:
+    task, hyper = config.definition, config.train
+    adamw, accelerator = make_optimizer(model, hyper), make_accelerator(hyper)
+    train, _ = load_splits(data)
+    return list(loop.training_steps(model, adamw, train, task, hyper, 1, accelerator))
 
 
-@pytest.mark.parametrize("method", ADAPTERS)
+@pytest.mark.parametrize("method", METHODS)
 def test_two_runs_write_the_same_bytes(
     method: str, model_path: Path, learnable: Path, tmp_path: Path
 ) -> None:
@@ -49,13 +39,8 @@ def test_two_runs_write_the_same_bytes(
         train_run(make_config(method, model_path), 3, learnable, None, tmp_path / name)
         contents.append(run_files(tmp_path / name))
     assert contents[0] == contents[1]
-    assert set(contents[0]) == {
-        "history.csv",
-        "predictions.parquet",
-        "run.json",
-        "adapter/adapter_config.json",
-        "adapter/adapter_model.safetensors",
-    }
+    adapter = {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+    assert set(contents[0]) == adapter | {"history.csv", "predictions.parquet", "run.json"}
 
 
 def test_lora_implementations_train_alike(
@@ -67,8 +52,7 @@ def test_lora_implementations_train_alike(
         train_run(make_config(method, model_path), 1, learnable, None, tmp_path / method)
         frame = pd.read_parquet(tmp_path / method / "predictions.parquet")
         predictions.append(torch.tensor([list(row) for row in frame["logits"]]))
-    torch.testing.assert_close(predictions[0], predictions[1], atol=1e-5, rtol=0)
-    torch.testing.assert_close(predictions[0], predictions[2], atol=1e-5, rtol=0)
+        torch.testing.assert_close(predictions[0], predictions[-1], atol=1e-5, rtol=0)
 
 
 def test_seeds_differ_and_a_learnable_task_is_learnt(
@@ -76,7 +60,7 @@ def test_seeds_differ_and_a_learnable_task_is_learnt(
 ) -> None:
     config = make_config("full_ft", model_path, epochs=15, learning_rate=1e-3)
     results = [train_run(config, seed, learnable, None, tmp_path / str(seed)) for seed in (1, 2)]
-    assert all(result.value >= 0.95 for result in results)
+    assert all(result.value is not None and result.value >= 0.95 for result in results)
     first, second = (tmp_path / str(seed) / "predictions.parquet" for seed in (1, 2))
     assert first.read_bytes() != second.read_bytes()
 
@@ -93,10 +77,9 @@ def test_the_saved_adapter_is_the_reported_evaluation(
     assert read_json(tmp_path / "run.json")["reported_step"] == result.step
     # Load the adapter as a start, and predict: the logits of that evaluation come out again.
     method, model = build(config, seed=9)
-    load_adapter(model, method, method_params_of(config), tmp_path / "adapter")
-    accelerator = make_accelerator(config["train"])
+    load_adapter(model, method, config.settings, tmp_path / "adapter")
     validation = load_splits(learnable)[1]
-    found = predict(model, validation, TASKS["movie_polarity"], accelerator)
+    found = loop.predict(model, validation, config.definition, make_accelerator(config.train))
     stored = pd.read_parquet(tmp_path / "predictions.parquet")
     stored = stored[stored["step"] == result.step].reset_index()
     assert stored["id"].tolist() == validation.ids
@@ -128,10 +111,8 @@ def test_a_run_starts_from_a_fully_fine_tuned_encoder(
     """`mnli_init.mode: full_ft`: one checkpoint under every method; another width of head."""
     train_run(make_config("full_ft", model_path), 1, learnable, None, tmp_path / "intermediate")
     start = tmp_path / "intermediate" / "adapter"
-    config = make_config(method, model_path)
-    config["task_definition"] = asdict(TASKS["tweet_rating"])
-    _, started = build(config, 2, start)
-    _, plain = build(config, 2)
+    config = replace(make_config(method, model_path), definition=TASKS["tweet_rating"])
+    started, plain = (build(config, 2, origin)[1] for origin in (start, None))
     weights = load_file(start / "adapter_model.safetensors")
     encoder = {n.replace("base_layer.", ""): p for n, p in started.named_parameters()}
     shared = [name for name in weights if name in encoder]
@@ -140,7 +121,7 @@ def test_a_run_starts_from_a_fully_fine_tuned_encoder(
     assert encoder["classifier.weight"].shape == (1, 32)
     heads = [head_parameters(model)["classifier.weight"] for model in (started, plain)]
     assert torch.equal(*heads)
-    added = [load_method(method).adapter_state(model) for model in (started, plain)]
+    added = [load_method(METHODS[method].module).adapter_state(model) for model in (started, plain)]
     if method != "full_ft":
         assert all(torch.equal(added[0][name], added[1][name]) for name in added[0])
 
@@ -151,12 +132,9 @@ def test_an_intermediate_adapter_of_another_rank_is_an_error(
     config = make_config("lora", model_path)
     train_run(config, 1, learnable, None, tmp_path / "intermediate")
     start = tmp_path / "intermediate" / "adapter"
-    rank = config | {"adapter": ADAPTERS["lora"] | {"r": 2}}
+    rank = replace(config, settings=replace(LORA, r=2))
     with pytest.raises(StudyError, match="r is 4, this adapter's is 2"):
         train_run(rank, 1, learnable, start, tmp_path / "run")
-    targets = config | {"adapter": ADAPTERS["lora"] | {"targets": ["key", "value"]}}
-    with pytest.raises(StudyError, match="trained with another rank, bottleneck or set of targets"):
-        train_run(targets, 1, learnable, start, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -165,45 +143,48 @@ def test_a_batch_in_pieces_trains_as_a_whole_one(
     steps: int, model_path: Path, learnable: Path
 ) -> None:
     """60 rows in batches of 8: the last batch, of 4, makes pieces of another size."""
-    train = load_splits(learnable)[0]
     found = []
     for pieces in (1, steps):
-        train_params = {"gradient_accumulation_steps": pieces, "learning_rate": 1e-4}
-        config = make_config("full_ft", model_path, **train_params)
+        config = make_config("full_ft", model_path, gradient_accumulation_steps=pieces)
+        config = replace(config, train=replace(config.train, learning_rate=1e-4))
         _, model = build(config, 1)
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        steps_made = steps_of(model, train, config["train"], 1)
+        steps_made = steps_of(model, config, learnable)
         assert len(steps_made) == 2 * 8
         found.append(([s.tokens for s in steps_made], torch.stack([s.loss for s in steps_made])))
     assert found[0][0] == found[1][0]
     torch.testing.assert_close(found[0][1], found[1][1], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("method", ADAPTERS)
+@pytest.mark.parametrize("method", METHODS)
 def test_what_is_frozen_does_not_move(method: str, model_path: Path, learnable: Path) -> None:
     config = make_config(method, model_path, head="frozen")
     adapter, model = build(config, 0)
     trained = {id(p) for p in adapter.adapter_state(model).values()}
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    train, _ = load_splits(learnable)
-    steps_of(model, train, config["train"], 0)
-    for name, parameter in model.named_parameters():
-        if id(parameter) not in trained:
-            assert torch.equal(parameter, before[name]), name
-    moved = [n for n, p in model.named_parameters() if not torch.equal(p, before[n])]
+    steps_of(model, config, learnable)
+    moved = {id(p) for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved <= trained
     assert len(moved) >= 0.9 * len(trained)
 
 
 def test_evaluation_points() -> None:
-    assert evaluation_points(epochs=2, steps_per_epoch=10, per_epoch=3) == {3, 7, 10, 13, 17, 20}
-    assert evaluation_points(epochs=1, steps_per_epoch=2, per_epoch=5) == {1, 2}
+    assert loop.evaluation_points(epochs=2, steps_per_epoch=10, per_epoch=3) == {
+        3,
+        7,
+        10,
+        13,
+        17,
+        20,
+    }
+    assert loop.evaluation_points(epochs=1, steps_per_epoch=2, per_epoch=5) == {1, 2}
 
 
 def test_biases_and_norms_do_not_decay(model_path: Path) -> None:
     _, model = build(make_config("full_ft", model_path), 0)
-    decaying, others = parameter_groups(model, 0.1)
+    decaying, others = loop.parameter_groups(model, 0.1)
     assert decaying["weight_decay"] == 0.1
     assert others["weight_decay"] == 0.0
     names = {id(p): name for name, p in model.named_parameters()}
@@ -215,10 +196,8 @@ def test_biases_and_norms_do_not_decay(model_path: Path) -> None:
 def test_learning_rate_warms_up_and_decays_to_zero(model_path: Path, learnable: Path) -> None:
     config = make_config("lora", model_path, warmup_ratio=0.25)
     _, model = build(config, 0)
-    train, _ = load_splits(learnable)
-    steps = steps_of(model, train, config["train"], 0)
-    assert len(steps) == 16
-    rates = [step.learning_rate for step in steps]
+    rates = [step.learning_rate for step in steps_of(model, config, learnable)]
+    assert len(rates) == 16
     assert rates.index(max(rates)) == 3
     assert max(rates) == pytest.approx(5e-3)
     assert rates[-1] == 0
@@ -229,25 +208,24 @@ def test_the_schedule_is_that_of_transformers(warmup: int) -> None:
     adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = get_linear_schedule_with_warmup(adamw, warmup, 20)
     for step in range(21):
-        assert linear_schedule(step, warmup, 20) == theirs.get_last_lr()[0]
+        assert loop.linear_schedule(step, warmup, 20) == theirs.get_last_lr()[0]
         adamw.step()
         theirs.step()
 
 
-def test_a_run_that_diverges_says_so(
-    model_path: Path, learnable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_whose_loss_is_not_finite_ends_with_the_reason(
+    model_path: Path, learnable: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("peft_study.training.loop.task_loss", lambda *_: torch.tensor(math.nan))
-    config = make_config("lora", model_path)
-    monkeypatch.setattr(
-        "peft_study.training.loop.training_steps",
-        lambda *_: iter([Step(4, torch.tensor(0.7), 100, 0.1)]),
-    )
-    with pytest.raises(
-        StudyError, match=r"lora movie_polarity seed 1: the loss is nan after step 4"
-    ):
-        train_run(config, 1, learnable, None, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    """It would diverge every time: it is finished, and has neither predictions nor weights."""
+    config = make_config("lora", model_path, learning_rate=1e38)
+    result = train_run(config, 1, learnable, None, tmp_path)
+    failure = "the loss is nan after step 4; lower the learning rate 1e+38"
+    assert result == RunResult("accuracy", None, 4, 4, result.seconds, failure)
+    assert str(result) == f"no result: {failure}"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    trainable = {"adapter": 1024, "head": 66, "total": 1090}
+    about = {"device": "cpu", "seed": 1, "trainable": trainable, "steps": 4, "failure": failure}
+    assert read_json(tmp_path / "run.json") == about
 
 
 def test_bfloat16_trains_near_float32(model_path: Path, learnable: Path, tmp_path: Path) -> None:

@@ -1,28 +1,21 @@
 """Packed batches compute what padded ones compute."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from conftest import CONFIGS, small_model
+from conftest import CONFIGS, LORA, SETTINGS, small_model
 from peft_study.encoders.backbone import set_head
-from peft_study.methods import load_method
-from peft_study.study import AdapterHParams, FullFtParams, LoraParams
+from peft_study.methods import METHODS, load_method
 from peft_study.training.batches import Split
 from peft_study.training.packing import classify, pack
 
-LORA = LoraParams.model_validate(
-    {"r": 4, "alpha": 8.0, "dropout": 0.0, "targets": ["query", "output"], "learning_rate": 0.1}
-)
-PARAMS = {
-    "lora": LORA,
-    "peft_lora": LORA,
-    "loralib_lora": LORA,
-    "adapter_h": AdapterHParams(bottleneck=4, activation="gelu", learning_rate=0.1),
-    "full_ft": FullFtParams(learning_rate=0.1, save_weights=False),
-}
+WITHOUT_DROPOUT = SETTINGS | {"lora": replace(LORA, dropout=0.0, targets=("query", "output"))}
 
 
 def make_split(lengths: list[int]) -> Split:
@@ -33,13 +26,10 @@ def make_split(lengths: list[int]) -> Split:
 
 def padded_logits(model, split: Split) -> Tensor:  # type: ignore[no-untyped-def]
     """Compute logits by the model's own forward, padded to the longest."""
-    ids = split.columns["input_ids"]
-    longest = max(map(len, ids))
-    fill = model.config.pad_token_id
-    padded = torch.tensor([row.tolist() + [fill] * (longest - len(row)) for row in ids])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
-    logits: Tensor = model(input_ids=padded, attention_mask=mask).logits
-    return logits
+    ids = list(split.columns["input_ids"])
+    padded = pad_sequence(ids, batch_first=True, padding_value=model.config.pad_token_id)
+    mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+    return model(input_ids=padded, attention_mask=mask).logits
 
 
 @settings(max_examples=25, deadline=None)
@@ -49,27 +39,24 @@ def test_logits_equal_padded_ones(model_type: str, lengths: list[int]) -> None:
     model, split = small_model(model_type), make_split(lengths)
     with torch.no_grad():
         batch = pack(split, list(range(len(lengths))), model)
-        torch.testing.assert_close(
-            classify(model, batch), padded_logits(model, split), atol=1e-5, rtol=0
-        )
+        padded = padded_logits(model, split)
+        torch.testing.assert_close(classify(model, batch), padded, atol=1e-5, rtol=0)
     assert batch.tokens == sum(lengths)
 
 
-@pytest.mark.parametrize("method", PARAMS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_gradients_equal_padded_ones(model_type: str, method: str) -> None:
-    module = load_method(method)
-    model = module.adapt(small_model(model_type), PARAMS[method], 0).eval()
+    row = METHODS[method]
+    module = load_method(row.module)
+    model = module.adapt(small_model(model_type), WITHOUT_DROPOUT[row.block], 0).eval()
     set_head(model, "trained")
     with torch.no_grad():
         for value in module.adapter_state(model).values():
             value.add_(0.1 * torch.randn(value.shape))
     split = make_split([30, 7, 22, 41, 3, 12])
-    gradients = []
-    for logits in (
-        classify(model, pack(split, list(range(6)), model)),
-        padded_logits(model, split),
-    ):
+    batch, gradients = pack(split, list(range(6)), model), []
+    for logits in (classify(model, batch), padded_logits(model, split)):
         trained = [p for p in model.parameters() if p.requires_grad]
         weighted = (logits * torch.arange(12.0).reshape(6, 2)).sum()
         gradients.append(torch.autograd.grad(weighted, trained))
@@ -78,8 +65,8 @@ def test_gradients_equal_padded_ones(model_type: str, method: str) -> None:
 
 
 def test_examples_do_not_see_each_other() -> None:
-    model, split = small_model("bert"), make_split([10, 12, 14])
-    other = make_split([10, 12, 14])
+    model = small_model("bert")
+    split, other = make_split([10, 12, 14]), make_split([10, 12, 14])
     ids = list(other.columns["input_ids"])
     other.columns["input_ids"] = [ids[0], torch.full((12,), 7), ids[2]]
     with torch.no_grad():

@@ -1,11 +1,12 @@
 """A run that goes on from a checkpoint writes what an uninterrupted one writes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
-from conftest import ADAPTERS, make_config, run_files
+from conftest import make_config, run_files
+from peft_study.methods import METHODS
 from peft_study.training.loop import build, make_optimizer, train_run
 from peft_study.training.resume import Checkpoint, Progress
 
@@ -21,15 +22,13 @@ class InterruptedAfter(Checkpoint):
         super().__init__(directory, interval=0)
         self.step = step
 
-    def save(
-        self, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-    ) -> None:
-        super().save(progress, model, optimizer)
+    def save(self, progress: Progress, *rest: Any, **named: Any) -> None:
+        super().save(progress, *rest, **named)
         if progress.step == self.step:
             raise Interrupted
 
 
-@pytest.mark.parametrize("method", ADAPTERS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("report", ["best", "last"])
 def test_an_interrupted_run_ends_with_the_same_bytes(
     method: str, report: str, model_path: Path, learnable: Path, tmp_path: Path
@@ -38,10 +37,9 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     config = make_config(method, model_path, report=report)
     train_run(config, 3, learnable, None, tmp_path / "whole")
     for step in (3, 4, 11, 16):
+        checkpoint = InterruptedAfter(tmp_path / "c", step)
         with pytest.raises(Interrupted):
-            train_run(
-                config, 3, learnable, None, tmp_path / "run", InterruptedAfter(tmp_path / "c", step)
-            )
+            train_run(config, 3, learnable, None, tmp_path / "run", checkpoint)
         assert len(list((tmp_path / "c").iterdir())) == 1
     train_run(config, 3, learnable, None, tmp_path / "run", Checkpoint(tmp_path / "c", 60))
     assert run_files(tmp_path / "run") == run_files(tmp_path / "whole")
@@ -67,7 +65,7 @@ def test_a_damaged_checkpoint_is_reported_and_not_used(
     else:
         path.rename(tmp_path / "c" / "checkpoint-unfinished.safetensors")
     _, model = build(config, 3)
-    progress = Checkpoint(tmp_path / "c", 60).load(model, make_optimizer(model, config["train"]))
+    progress = Checkpoint(tmp_path / "c", 60).load(model, make_optimizer(model, config.train))
     assert progress == Progress()
     warned = "damaged, so it is not used" in capsys.readouterr().err
     assert warned == (damage != "unfinished")  # what a kill leaves is no cause for alarm

@@ -2,10 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from peft_study.data.sources import Row, hub
 from peft_study.data.tasks import TASKS
 from peft_study.errors import StudyError
 
+Rows = list[tuple[Any, ...]]
 
-def dataset(name: str, rows: list[tuple[Any, ...]], **other: Any) -> datasets.Dataset:
+
+def dataset(name: str, rows: Rows) -> datasets.Dataset:
     """Build a split as the hub has it: the task's text columns, a label and a number."""
     task = TASKS[name]
     label = datasets.ClassLabel(names=list(task.labels)) if task.labels else datasets.Value("float")
-    features = {text: datasets.Value("string") for text in task.texts} | {"label": label} | other
+    features = {text: datasets.Value("string") for text in task.texts} | {"label": label}
     columns = dict(zip((*task.texts, "label"), map(list, zip(*rows, strict=True)), strict=True))
     return datasets.Dataset.from_dict(
         columns | {"idx": list(range(len(rows)))},
@@ -32,10 +34,14 @@ def dataset(name: str, rows: list[tuple[Any, ...]], **other: Any) -> datasets.Da
     )
 
 
-def save(folder: Path, name: str, **splits: datasets.Dataset) -> str:
-    """Save a task's splits below `folder`, where `data.folder` points."""
+def save(folder: Path, name: str, **splits: Rows | datasets.Dataset) -> str:
+    """Save a task's splits, or what their rows say, below `folder`, where `data.folder` points."""
     datasets.disable_progress_bars()
-    datasets.DatasetDict(splits).save_to_disk(str(folder / name))
+    built = {
+        split: dataset(name, rows) if isinstance(rows, list) else rows
+        for split, rows in splits.items()
+    }
+    datasets.DatasetDict(built).save_to_disk(str(folder / name))
     return str(folder)
 
 
@@ -45,7 +51,7 @@ def read(name: str, folder: str) -> list[Row]:
     return list(hub.read_rows(name, TASKS[name], location))
 
 
-def plain(rows: list[Row]) -> list[tuple[Any, ...]]:
+def plain(rows: list[Row]) -> Rows:
     return [(row.id, row.split, *row.texts, row.label) for row in rows]
 
 
@@ -68,15 +74,13 @@ def test_a_saved_dataset(tmp_path: Path) -> None:
 
 
 def test_mnli_holds_out_two_splits(tmp_path: Path) -> None:
-    folder = save(
-        tmp_path,
-        "mnli",
-        train=dataset("mnli", [("a", "b", 2)]),
-        validation_matched=dataset("mnli", [("c", "d", 0)]),
-        validation_mismatched=dataset("mnli", [("e", "f", 1), ("g", "h", 2)]),
-        test_matched=dataset("mnli", [("i", "j", -1)]),
-    )
-    assert plain(read("mnli", folder)) == [
+    splits: dict[str, Rows] = {
+        "train": [("a", "b", 2)],
+        "validation_matched": [("c", "d", 0)],
+        "validation_mismatched": [("e", "f", 1), ("g", "h", 2)],
+        "test_matched": [("i", "j", -1)],
+    }
+    assert plain(read("mnli", save(tmp_path, "mnli", **splits))) == [
         ("train:0", "train", "a", "b", 2),
         ("matched:0", "validation", "c", "d", 0),
         ("mismatched:0", "validation", "e", "f", 1),
@@ -85,35 +89,14 @@ def test_mnli_holds_out_two_splits(tmp_path: Path) -> None:
 
 
 def test_stsb_scores(tmp_path: Path) -> None:
-    folder = save(
-        tmp_path,
-        "stsb",
-        train=dataset("stsb", [("a", "b", 5.0), ("c", "d", 0.0)]),
-        validation=dataset("stsb", [("e", "f", 2.5)]),
-    )
+    train = [("a", "b", 5.0), ("c", "d", 0.0)]
+    folder = save(tmp_path, "stsb", train=train, validation=[("e", "f", 2.5)])
     assert [row.label for row in read("stsb", folder)] == [5.0, 0.0, 2.5]
 
 
-def test_snli_rows_without_a_label_are_dropped_and_counted(tmp_path: Path) -> None:
-    folder = save(
-        tmp_path,
-        "snli",
-        train=dataset("snli", [("a", "b", 0), ("c", "d", -1), ("e", "f", 2)]),
-        validation=dataset("snli", [("g", "h", -1), ("i", "j", 1)]),
-        test=dataset("snli", [("k", "l", 1)]),
-    )
-    kept, dropped = clean(read("snli", folder), TASKS["snli"])
-    assert [row.id for row in kept] == ["train:0", "train:2", "validation:1"]
-    assert sum(dropped.values()) == dropped["missing_label"] == 2
-
-
 def test_ag_news_is_validated_on_its_test_split(tmp_path: Path) -> None:
-    folder = save(
-        tmp_path,
-        "ag_news",
-        train=dataset("ag_news", [("Shares fell.", 2), ("They won.", 1)]),
-        test=dataset("ag_news", [("A new chip.", 3)]),
-    )
+    train = [("Shares fell.", 2), ("They won.", 1)]
+    folder = save(tmp_path, "ag_news", train=train, test=[("A new chip.", 3)])
     assert plain(read("ag_news", folder)) == [
         ("train:0", "train", "Shares fell.", 2),
         ("train:1", "train", "They won.", 1),
@@ -121,58 +104,74 @@ def test_ag_news_is_validated_on_its_test_split(tmp_path: Path) -> None:
     ]
 
 
-def test_empty_texts_are_dropped_and_counted(tmp_path: Path) -> None:
-    """Two rows of QQP on the hub have an empty second question."""
-    folder = save(
-        tmp_path,
-        "qqp",
-        train=dataset("qqp", [("a", "", 0), ("b", "c", 1), (None, "d", 1)]),
-        validation=dataset("qqp", [("e", "f", 0)]),
-    )
-    kept, dropped = clean(read("qqp", folder), TASKS["qqp"])
-    assert [row.id for row in kept] == ["train:1", "validation:0"]
-    assert sum(dropped.values()) == dropped["empty_text"] == 2
+SNLI: dict[str, Rows] = {
+    "train": [("a", "b", 0), ("c", "d", -1), ("e", "f", 2)],
+    "validation": [("g", "h", -1), ("i", "j", 1)],
+    "test": [("k", "l", 1)],
+}
+# Two rows of QQP on the hub have an empty second question.
+QQP: dict[str, Rows] = {
+    "train": [("a", "", 0), ("b", "c", 1), (None, "d", 1)],
+    "validation": [("e", "f", 0)],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "splits", "reason", "left"),
+    [
+        ("snli", SNLI, "missing_label", ["train:0", "train:2", "validation:1"]),
+        ("qqp", QQP, "empty_text", ["train:1", "validation:0"]),
+    ],
+)
+def test_rows_without_a_label_or_a_text_are_dropped_and_counted(
+    tmp_path: Path, name: str, splits: dict[str, Rows], reason: str, left: list[str]
+) -> None:
+    kept, dropped = clean(read(name, save(tmp_path, name, **splits)), TASKS[name])
+    assert [row.id for row in kept] == left
+    assert sum(dropped.values()) == dropped[reason] == 2
 
 
 # --- What is not the task ---------------------------------------------------------------------
 
 
-def test_classes_in_another_order_are_refused(tmp_path: Path) -> None:
-    turned = RTE["train"].cast_column(
-        "label", datasets.ClassLabel(names=["not_entailment", "entailment"])
-    )
-    with pytest.raises(StudyError, match=r"rte split train: its classes are .* expected") as caught:
-        read("rte", save(tmp_path, "rte", **RTE | {"train": turned}))
-    assert "['not_entailment', 'entailment']" in str(caught.value)
+TURNED = datasets.ClassLabel(names=["not_entailment", "entailment"])
+BARE = datasets.Value("int64")
 
 
-def test_labels_without_names_are_refused(tmp_path: Path) -> None:
-    bare = RTE["validation"].cast_column("label", datasets.Value("int64"))
-    with pytest.raises(StudyError, match="split validation: its classes are None"):
-        read("rte", save(tmp_path, "rte", **RTE | {"validation": bare}))
-
-
-def test_a_missing_split(tmp_path: Path) -> None:
-    folder = save(tmp_path, "rte", train=RTE["train"], test=RTE["test"])
-    with pytest.raises(StudyError, match="split validation: is missing; found: test, train"):
-        read("rte", folder)
-
-
-@pytest.mark.parametrize("column", ["sentence2", "label"])
-def test_a_missing_column(tmp_path: Path, column: str) -> None:
-    without = RTE["train"].remove_columns(column)
-    with pytest.raises(StudyError, match=f"split train: column '{column}' is missing; found: "):
-        read("rte", save(tmp_path, "rte", **RTE | {"train": without}))
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (
+            {"train": RTE["train"].cast_column("label", TURNED)},
+            r"rte split train: its classes are \['not_entailment', 'entailment'\].* expected",
+        ),
+        (
+            {"validation": RTE["validation"].cast_column("label", BARE)},
+            "split validation: its classes are None",
+        ),
+        ({"validation": None}, "split validation: is missing; found: test, train"),
+        *(
+            (
+                {"train": RTE["train"].remove_columns(column)},
+                f"split train: column '{column}' is missing; found: ",
+            )
+            for column in ("sentence2", "label")
+        ),
+    ],
+    ids=["classes in another order", "no names of classes", "no split", "no text", "no label"],
+)
+def test_a_saved_dataset_that_is_not_the_tasks(
+    tmp_path: Path, changed: dict[str, datasets.Dataset | None], says: str
+) -> None:
+    splits = {name: split for name, split in (RTE | changed).items() if split}
+    with pytest.raises(StudyError, match=says):
+        read("rte", save(tmp_path, "rte", **splits))
 
 
 @pytest.mark.parametrize("score", [5.5, -1.0, float("nan"), float("inf")])
 def test_a_score_out_of_range(tmp_path: Path, score: float) -> None:
-    folder = save(
-        tmp_path,
-        "stsb",
-        train=dataset("stsb", [("a", "b", 1.0), ("c", "d", score)]),
-        validation=dataset("stsb", [("e", "f", 2.5)]),
-    )
+    train = [("a", "b", 1.0), ("c", "d", score)]
+    folder = save(tmp_path, "stsb", train=train, validation=[("e", "f", 2.5)])
     with pytest.raises(StudyError, match=r"split train row 1: label .* is out of range"):
         read("stsb", folder)
 
@@ -213,17 +212,13 @@ def test_the_tables_of_tasks_and_datasets_fit() -> None:
         task = TASKS[name]
         assert len(known.validation) == max(1, len(task.parts)), name
         assert len(known.revision) == 40
-        location = hub.locate(name, task, None, None)
-        assert location == {
-            "repo": known.repo,
-            "revision": known.revision,
-            "config": known.config,
-        }
+        expected = {"repo": known.repo, "revision": known.revision, "config": known.config}
+        assert hub.locate(name, task, None, None) == expected
 
 
 # --- The cache, without a network -------------------------------------------------------------
 
-OTHER = "0" * 40
+PINNED, OTHER = hub.DATASETS["rte"].revision, "0" * 40
 READ = textwrap.dedent(
     """
     import json
@@ -253,18 +248,13 @@ def cache(folder: Path, revision: str, age: int = 0, damage: bool = False) -> No
                     row["sentence1"] = "another revision"
                 file.write(row)
             file.finalize()
+    glue = {"dataset_name": "glue"}
     splits = [
-        {"name": name, "num_bytes": 1, "num_examples": len(split), "dataset_name": "glue"}
+        glue | {"name": name, "num_bytes": 1, "num_examples": len(split)}
         for name, split in RTE.items()
     ]
-    info = datasets.DatasetInfo(
-        features=RTE["train"].features,
-        builder_name="parquet",
-        dataset_name="glue",
-        config_name="rte",
-        version="0.0.0",
-        splits=splits,
-    )
+    glue |= {"builder_name": "parquet", "config_name": "rte", "version": "0.0.0"}
+    info = datasets.DatasetInfo(features=RTE["train"].features, splits=splits, **glue)
     info.write_to_directory(str(version))
     if damage:
         (version / "glue-train.arrow").write_bytes(b"")
@@ -274,63 +264,44 @@ def cache(folder: Path, revision: str, age: int = 0, damage: bool = False) -> No
 
 def offline(folder: Path) -> "subprocess.CompletedProcess[str]":
     """Read RTE in a process of its own: the hub's variables are read when it is imported."""
-    environment = os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_HOME": str(folder / "home"),
-        "HF_DATASETS_CACHE": str(folder / "cache"),
-        "PYTHONPATH": str(ROOT / "src"),
-    }
+    variables = {"HF_HOME": str(folder / "home"), "HF_DATASETS_CACHE": str(folder / "cache")}
+    variables |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    environment = os.environ | variables | {"PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", READ]
     return subprocess.run(
-        [sys.executable, "-c", READ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        env=environment,
+        command, capture_output=True, text=True, check=False, cwd=folder, env=environment
     )
 
 
-def assert_one_line(result: "subprocess.CompletedProcess[str]") -> str:
+@pytest.mark.parametrize("later", [False, True])
+def test_the_pinned_revision_is_read_without_a_network(tmp_path: Path, later: bool) -> None:
+    """Also where the cache holds a later one."""
+    cache(tmp_path / "cache", PINNED, age=1000 if later else 0)
+    if later:
+        cache(tmp_path / "cache", OTHER)
+    result = offline(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [tuple(row) for row in json.loads(result.stdout)] == RTE_ROWS
+
+
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        pytest.param(
+            {"revision": OTHER}, f"the cache holds revision {OTHER} only", id="another revision"
+        ),
+        pytest.param({}, r"cannot be loaded \(.*connect to the hub once", id="nothing"),
+        pytest.param({"revision": PINNED, "damage": True}, r"cannot be loaded \(", id="damaged"),
+    ],
+)
+def test_a_cache_that_is_not_enough(tmp_path: Path, held: dict[str, Any], says: str) -> None:
+    if held:
+        cache(tmp_path / "cache", **held)
+    result = offline(tmp_path)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: dataset nyu-mll/glue (rte) at {PINNED[:12]}: ")
-    return line
-
-
-PINNED = hub.DATASETS["rte"].revision
-
-
-def test_the_cache_is_read_without_a_network(tmp_path: Path) -> None:
-    cache(tmp_path / "cache", PINNED)
-    result = offline(tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert [tuple(row) for row in json.loads(result.stdout)] == RTE_ROWS
-
-
-def test_the_pinned_revision_is_read_where_the_cache_holds_a_later_one(tmp_path: Path) -> None:
-    cache(tmp_path / "cache", PINNED, age=1000)
-    cache(tmp_path / "cache", OTHER)
-    result = offline(tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert [tuple(row) for row in json.loads(result.stdout)] == RTE_ROWS
-
-
-def test_another_revision_in_the_cache_is_refused(tmp_path: Path) -> None:
-    cache(tmp_path / "cache", OTHER)
-    line = assert_one_line(offline(tmp_path))
-    assert f"the cache holds revision {OTHER} only" in line
-
-
-def test_no_cache_and_no_network(tmp_path: Path) -> None:
-    line = assert_one_line(offline(tmp_path))
-    assert "cannot be loaded (" in line
-    assert "connect to the hub once" in line
-
-
-def test_a_damaged_cache(tmp_path: Path) -> None:
-    cache(tmp_path / "cache", PINNED, damage=True)
-    assert "cannot be loaded (" in assert_one_line(offline(tmp_path))
+    assert re.search(says, line)
 
 
 def test_a_repository_without_the_configuration(
@@ -344,5 +315,5 @@ def test_a_repository_without_the_configuration(
     monkeypatch.setattr(datasets, "load_dataset", fail)
     location = hub.locate("rte", TASKS["rte"], None, None)
     with pytest.raises(StudyError, match=r"\(BuilderConfig 'rte' not found\.\)") as caught:
-        list(hub.read_rows("rte", replace(TASKS["rte"]), location))
+        list(hub.read_rows("rte", TASKS["rte"], location))
     assert "\n" not in str(caught.value)

@@ -62,22 +62,23 @@ RTE_ROWS = [
 ]
 
 
+def glue(root: Path, name: str, **splits: bytes | Table) -> str:
+    """Write files of a task's folder of GLUE, of these contents or rows."""
+    contents = {}
+    for split, rows in splits.items():
+        contents[f"{name}/{split}.tsv"] = rows if isinstance(rows, bytes) else tsv(rows)
+    return write(root, contents)
+
+
 def rte(root: Path, **contents: bytes) -> str:
     """Write a small RTE folder; `train` and `dev` replace its files' contents."""
-    whole = {
-        "train": tsv([RTE_HEADER, *RTE_TRAIN]),
-        "dev": tsv([RTE_HEADER, *RTE_DEV]),
-    } | contents
-    return write(root, {f"RTE/{name}.tsv": content for name, content in whole.items()})
+    whole = {"train": tsv([RTE_HEADER, *RTE_TRAIN]), "dev": tsv([RTE_HEADER, *RTE_DEV])}
+    return glue(root, "RTE", **whole | contents)
 
 
 def test_cola_has_no_header(tmp_path: Path) -> None:
     train = [["gj04", "1", "", "They left."], ["cj99", "0", "*", "Left they the."]]
-    folder = write(
-        tmp_path,
-        {"CoLA/train.tsv": tsv(train), "CoLA/dev.tsv": tsv([["gj04", "1", "", "She slept."]])},
-    )
-    rows = read("cola", folder)
+    rows = read("cola", glue(tmp_path, "CoLA", train=train, dev=[["gj04", "1", "", "She slept."]]))
     assert plain(rows) == [
         ("train", "They left.", 1),
         ("train", "Left they the.", 0),
@@ -88,14 +89,9 @@ def test_cola_has_no_header(tmp_path: Path) -> None:
 
 def test_sst2(tmp_path: Path) -> None:
     header = ["sentence", "label"]
-    folder = write(
-        tmp_path,
-        {
-            "SST-2/train.tsv": tsv([header, ["a bore ", "0"], ["a charm ", "1"]]),
-            "SST-2/dev.tsv": tsv([header, ["it 's fine . ", "1"]]),
-        },
-    )
+    train, dev = [["a bore ", "0"], ["a charm ", "1"]], [["it 's fine . ", "1"]]
     # Texts are as they stand, the space at their end included.
+    folder = glue(tmp_path, "SST-2", train=[header, *train], dev=[header, *dev])
     assert plain(read("sst2", folder)) == [
         ("train", "a bore ", 0),
         ("train", "a charm ", 1),
@@ -114,10 +110,7 @@ def test_rte_names_its_labels(tmp_path: Path) -> None:
 def test_qnli_names_its_labels(tmp_path: Path) -> None:
     header = ["index", "question", "sentence", "label"]
     train = [["0", "Who?", "Ada did.", "entailment"], ["1", "Why?", "At noon.", "not_entailment"]]
-    folder = write(
-        tmp_path,
-        {"QNLI/train.tsv": tsv([header, *train]), "QNLI/dev.tsv": tsv([header, train[1]])},
-    )
+    folder = glue(tmp_path, "QNLI", train=[header, *train], dev=[header, train[1]])
     assert plain(read("qnli", folder)) == [
         ("train", "Who?", "Ada did.", 0),
         ("train", "Why?", "At noon.", 1),
@@ -135,11 +128,8 @@ def test_qnli_names_its_labels(tmp_path: Path) -> None:
     ],
 )
 def test_how_lines_end_changes_no_row(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
-    contents = {
-        "train": change(tsv([RTE_HEADER, *RTE_TRAIN])),
-        "dev": change(tsv([RTE_HEADER, *RTE_DEV])),
-    }
-    assert plain(read("rte", rte(tmp_path, **contents))) == RTE_ROWS
+    train, dev = (change(tsv([RTE_HEADER, *rows])) for rows in (RTE_TRAIN, RTE_DEV))
+    assert plain(read("rte", rte(tmp_path, train=train, dev=dev))) == RTE_ROWS
 
 
 @pytest.mark.parametrize(
@@ -179,39 +169,35 @@ MRPC_ROWS = {
 MSR_HEADER = ["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"]
 
 
-def prepared_mrpc() -> dict[str, bytes]:
-    header = ["id1", "id2", "sentence1", "sentence2", "label"]
+def mrpc(header: list[str], order: tuple[int, ...], mark: bytes = b"") -> dict[str, bytes]:
+    """Return the files of MRPC with these columns, by their places in `MSR_HEADER`."""
     return {
-        f"MRPC/{name}.tsv": tsv([header, *([i, j, a, b, label] for label, i, j, a, b in rows)])
+        f"MRPC/{name}.tsv": mark + tsv([header, *([row[i] for i in order] for row in rows)])
         for name, rows in (("train", MRPC_TRAIN), ("dev", MRPC_DEV))
     }
 
 
-def glue_mrpc() -> dict[str, bytes]:
-    return {
-        f"MRPC/{name}.tsv": b"\xef\xbb\xbf" + tsv([MSR_HEADER, *map(list, rows)])
-        for name, rows in (("train", MRPC_TRAIN), ("dev", MRPC_DEV))
-    }
+def msr_mrpc(held_out: bytes | None = b"31\t32\n") -> dict[str, bytes]:
+    rows = map(list, [MRPC_TRAIN[0], *MRPC_DEV, MRPC_TRAIN[1]])
+    whole = b"\xef\xbb\xbf" + tsv([MSR_HEADER, *rows], end="\r\n")
+    ids = {} if held_out is None else {"MRPC/dev_ids.tsv": held_out}
+    return {"MRPC/msr_paraphrase_train.txt": whole} | ids
 
 
-def msr_mrpc(held_out: bytes = b"31\t32\n") -> dict[str, bytes]:
-    rows = [MRPC_TRAIN[0], *MRPC_DEV, MRPC_TRAIN[1]]
-    return {
-        "MRPC/msr_paraphrase_train.txt": b"\xef\xbb\xbf"
-        + tsv([MSR_HEADER, *map(list, rows)], end="\r\n"),
-        "MRPC/dev_ids.tsv": held_out,
-    }
+PREPARED_MRPC = mrpc(["id1", "id2", "sentence1", "sentence2", "label"], (1, 2, 3, 4, 0))
+GLUE_MRPC = mrpc(MSR_HEADER, (0, 1, 2, 3, 4), b"\xef\xbb\xbf")
 
 
 @pytest.mark.parametrize(
     "contents",
     [
-        pytest.param(prepared_mrpc(), id="named sentence1 and sentence2"),
-        pytest.param(glue_mrpc(), id="written by GLUE's script"),
+        pytest.param(PREPARED_MRPC, id="named sentence1 and sentence2"),
+        pytest.param(GLUE_MRPC, id="written by GLUE's script"),
         pytest.param(msr_mrpc(), id="Microsoft's file and GLUE's ids"),
         pytest.param(msr_mrpc(b"31\t32\r\n"), id="CRLF in the ids"),
         pytest.param(msr_mrpc(b"31\t32"), id="ids without a newline"),
-        pytest.param(glue_mrpc() | msr_mrpc(), id="both, as GLUE's script leaves them"),
+        pytest.param(msr_mrpc() | GLUE_MRPC, id="both, as GLUE's script leaves them"),
+        pytest.param(msr_mrpc(None) | GLUE_MRPC, id="both, without the ids"),
     ],
 )
 def test_mrpc_in_each_of_its_forms(tmp_path: Path, contents: dict[str, bytes]) -> None:
@@ -219,12 +205,6 @@ def test_mrpc_in_each_of_its_forms(tmp_path: Path, contents: dict[str, bytes]) -
     assert len(rows) == 3
     assert set(plain(rows)) == MRPC_ROWS
     assert len({row.id for row in rows}) == 3
-
-
-def test_mrpc_without_the_ids_is_read_from_its_two_files(tmp_path: Path) -> None:
-    contents = glue_mrpc() | msr_mrpc()
-    del contents["MRPC/dev_ids.tsv"]
-    assert set(plain(read("mrpc", write(tmp_path, contents)))) == MRPC_ROWS
 
 
 def test_mrpc_whose_ids_are_those_of_another_file(tmp_path: Path) -> None:
@@ -236,38 +216,25 @@ def test_mrpc_whose_ids_are_those_of_another_file(tmp_path: Path) -> None:
 QQP_HEADER = ["id", "qid1", "qid2", "question1", "question2", "is_duplicate"]
 
 
-def test_qqp_broken_lines_are_dropped_and_counted(tmp_path: Path) -> None:
+def test_qqp_rows_that_are_broken_or_empty_are_dropped_and_counted(tmp_path: Path) -> None:
+    """Two rows of QQP as it is distributed have no second question."""
     train = [
         QQP_HEADER,
         ["1", "2", "3", "How?", "In what way?", "1"],
         ["4", "5", "6", "Was he real?"],
         ["", "What is the evidence?", "0"],
+        ["1", "2", "3", "How can I develop android app?", "", "0"],
         ["7", "8", "9", "Why?", "When?", "0"],
     ]
     dev = [QQP_HEADER, ["1", "2", "3", "Who?", "Which?", "0"]]
-    folder = write(tmp_path, {"QQP/train.tsv": tsv(train), "QQP/dev.tsv": tsv(dev)})
-    kept, dropped = clean(read("qqp", folder), TASKS["qqp"])
+    kept, dropped = clean(read("qqp", glue(tmp_path, "QQP", train=train, dev=dev)), TASKS["qqp"])
     assert plain(kept) == [
         ("train", "How?", "In what way?", 1),
         ("train", "Why?", "When?", 0),
         ("validation", "Who?", "Which?", 0),
     ]
-    assert [row.id for row in kept] == ["train:2", "train:5", "validation:2"]
-    assert sum(dropped.values()) == dropped["empty_text"] == 2
-
-
-def test_qqp_questions_that_are_empty_are_dropped_and_counted(tmp_path: Path) -> None:
-    """Two rows of QQP as it is distributed have no second question."""
-    train = [
-        QQP_HEADER,
-        ["1", "2", "3", "How can I develop android app?", "", "0"],
-        ["7", "8", "9", "Why?", "When?", "0"],
-    ]
-    dev = [QQP_HEADER, ["1", "2", "3", "Who?", "Which?", "0"]]
-    folder = write(tmp_path, {"QQP/train.tsv": tsv(train), "QQP/dev.tsv": tsv(dev)})
-    kept, dropped = clean(read("qqp", folder), TASKS["qqp"])
-    assert [row.id for row in kept] == ["train:3", "validation:2"]
-    assert sum(dropped.values()) == dropped["empty_text"] == 1
+    assert [row.id for row in kept] == ["train:2", "train:6", "validation:2"]
+    assert sum(dropped.values()) == dropped["empty_text"] == 3
 
 
 MNLI_COLUMNS = ["index", "promptID", "pairID", "genre", "b1", "b2", "p1", "p2"]
@@ -285,16 +252,15 @@ def test_mnli_has_two_parts_and_two_widths(tmp_path: Path) -> None:
     ]
     assert list(map(len, header)) == [12, 16]
     train = [mnli_line("a", "b", "entailment", 1), mnli_line("c", "d", "contradiction", 1)]
-    contents = {
-        "train": [header[0], *train],
-        "dev_matched": [header[1], mnli_line("e", "f", "neutral", 5)],
-        "dev_mismatched": [
-            header[1],
-            mnli_line("g", "h", "entailment", 5),
-            mnli_line("i", "j", "-", 5),
-        ],
-    }
-    folder = write(tmp_path, {f"MNLI/{name}.tsv": tsv(rows) for name, rows in contents.items()})
+    matched = [mnli_line("e", "f", "neutral", 5)]
+    mismatched = [mnli_line("g", "h", "entailment", 5), mnli_line("i", "j", "-", 5)]
+    folder = glue(
+        tmp_path,
+        "MNLI",
+        train=[header[0], *train],
+        dev_matched=[header[1], *matched],
+        dev_mismatched=[header[1], *mismatched],
+    )
     rows = read("mnli", folder)
     assert plain(rows) == [
         ("train", "a", "b", 0),
@@ -314,14 +280,8 @@ def test_mnli_has_two_parts_and_two_widths(tmp_path: Path) -> None:
 def test_stsb_scores(tmp_path: Path) -> None:
     header = ["index", "genre", "source1", "sentence1", "sentence2", "score"]
     train = [["0", "news", "none", "A", "B", "5.000"], ["1", "news", "none", "C", "D", "0"]]
-    folder = write(
-        tmp_path,
-        {
-            "STS-B/train.tsv": tsv([header, *train]),
-            "STS-B/dev.tsv": tsv([header, ["0", "x", "y", "E", "F", "2.6"]]),
-        },
-    )
-    rows = read("stsb", folder)
+    dev = [["0", "x", "y", "E", "F", "2.6"]]
+    rows = read("stsb", glue(tmp_path, "STS-B", train=[header, *train], dev=[header, *dev]))
     assert plain(rows) == [
         ("train", "A", "B", 5.0),
         ("train", "C", "D", 0.0),
@@ -340,12 +300,14 @@ def test_a_sign_for_no_label_is_no_label(tmp_path: Path, label: str) -> None:
     assert dropped["missing_label"] == 1
 
 
+MAPPING = {"train": "a.tsv", "validation": "b.tsv", "texts": ["text"], "label": "label"}
+
+
 def test_minus_one_is_a_class_if_the_task_says_so(tmp_path: Path) -> None:
     task = Task(("text",), ("-1", "1"), ("accuracy",))
-    mapping = {"train": "a.tsv", "validation": "b.tsv", "texts": ["text"], "label": "label"}
     content = tsv([["text", "label"], ["bad", "-1"], ["good", "1"], ["unknown", "-"]])
     folder = write(tmp_path, {"a.tsv": content, "b.tsv": content})
-    assert [row.label for row in read("own", folder, task, mapping)[:3]] == [0, 1, None]
+    assert [row.label for row in read("own", folder, task, MAPPING)[:3]] == [0, 1, None]
 
 
 # --- Files of one's own -----------------------------------------------------------------------
@@ -359,44 +321,30 @@ OWN_ROWS = [
 ]
 
 
-def own_files(folder: Path, suffix: str, rows: list[tuple[str, str, str]]) -> dict[str, Any]:
+def own_files(folder: Path, suffix: str, rows: list[tuple[str, str, Any]]) -> dict[str, Any]:
     """Write rows as one kind of file, among columns that nobody asked for; return their mapping."""
     columns = ["claim", "note", "answer", "premise"]
     table = [[claim, "n", answer, premise] for premise, claim, answer in rows]
     for name in ("train", "held_out"):
         path = folder / f"{name}{suffix}"
-        if suffix in (".tsv", ".txt"):
-            path.write_bytes(tsv([columns, *table]))
-        elif suffix == ".csv":
+        if suffix == ".csv":
             with path.open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows([columns, *table])
         elif suffix == ".jsonl":
             records = [dict(zip(columns, row, strict=True)) for row in table]
             path.write_text("".join(f"{json.dumps(r)}\n" for r in records), encoding="utf-8")
-        else:
+        elif suffix == ".parquet":
             parts = [list(column) for column in zip(*table, strict=True)]
             pq.write_table(pa.table(dict(zip(columns, parts, strict=True))), path)
-    return {
-        "train": f"train{suffix}",
-        "validation": f"held_out{suffix}",
-        "texts": ["premise", "claim"],
-        "label": "answer",
-    }
+        else:
+            path.write_bytes(tsv([columns, *table]))
+    mapping: dict[str, Any] = {"train": f"train{suffix}", "validation": f"held_out{suffix}"}
+    return mapping | {"texts": ["premise", "claim"], "label": "answer"}
 
 
-SUFFIXES = [".tsv", ".txt", ".csv", ".jsonl", ".parquet", ".TSV"]
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", [".tsv", ".txt", ".csv", ".jsonl", ".parquet", ".TSV"])
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
-    if suffix == ".TSV":
-        mapping = own_files(tmp_path, ".tsv", OWN_ROWS)
-        for name in ("train", "held_out"):
-            (tmp_path / f"{name}.tsv").rename(tmp_path / f"{name}.TSV")
-        mapping |= {"train": "train.TSV", "validation": "held_out.TSV"}
-    else:
-        mapping = own_files(tmp_path, suffix, OWN_ROWS)
-    rows = read("own", str(tmp_path), OWN, mapping)
+    rows = read("own", str(tmp_path), OWN, own_files(tmp_path, suffix, OWN_ROWS))
     expected = [
         (premise, claim, {"yes": 0, "no": 1, "maybe": 2, "-": None}[answer])
         for premise, claim, answer in OWN_ROWS
@@ -444,29 +392,16 @@ def test_any_text_is_read_back_from_every_kind_of_file(
 
 
 def test_labels_may_be_numbers_of_classes(tmp_path: Path) -> None:
+    rows = [("a", "x", 2), ("b", "y", 0), ("c", "z", -1)]
     for suffix in (".jsonl", ".parquet"):
-        mapping = own_files(tmp_path, suffix, [("a", "b", "yes")])
-        for name in ("train", "held_out"):
-            path = tmp_path / f"{name}{suffix}"
-            values: dict[str, list[Any]] = {
-                "premise": ["a", "b", "c"],
-                "claim": ["x", "y", "z"],
-                "answer": [2, 0, -1],
-            }
-            if suffix == ".parquet":
-                pq.write_table(pa.table(values), path)
-            else:
-                records = pd.DataFrame(values).to_dict("records")
-                path.write_text("".join(f"{json.dumps(r)}\n" for r in records))
-        found = read("own", str(tmp_path), OWN, mapping)
+        found = read("own", str(tmp_path), OWN, own_files(tmp_path, suffix, rows))
         assert [row.label for row in found[:3]] == [2, 0, None]
 
 
 def test_numbers_are_not_taken_for_places_where_classes_are_numbers(tmp_path: Path) -> None:
     """With classes 1 and 2, a label 1 is the first class, and a label 0 is a mistake."""
     task = Task(("text",), ("1", "2"), ("accuracy",))
-    mapping: dict[str, Any] = {"train": "a.tsv", "validation": "b.tsv", "texts": ["text"]}
-    mapping |= {"label": "label", "labels": ["1", "2"]}
+    mapping = MAPPING | {"labels": ["1", "2"]}
     content = tsv([["text", "label"], ["bad", "1"], ["good", "2"]])
     folder = write(tmp_path, {"a.tsv": content, "b.tsv": content})
     assert [row.label for row in read("own", folder, task, mapping)[:2]] == [0, 1]
@@ -475,25 +410,29 @@ def test_numbers_are_not_taken_for_places_where_classes_are_numbers(tmp_path: Pa
         read("own", folder, task, mapping)
 
 
-def test_json_lines_need_only_the_keys_that_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "second"),
+    [
+        pytest.param(
+            '{"premise": "a", "claim": "b", "answer": "yes", "note": "on the first line only"}\n'
+            '{"premise": "c", "claim": "d", "answer": "no"}\n',
+            "train:2",
+            id="only the keys that are read",
+        ),
+        pytest.param(
+            '{"premise": "a", "claim": "b", "answer": "yes"}\n\n'
+            '{"answer": "no", "extra": [1], "claim": "d", "premise": "c"}\n',
+            "train:3",
+            id="any order of keys",
+        ),
+    ],
+)
+def test_json_lines_need_no_one_form(tmp_path: Path, content: str, second: str) -> None:
     mapping = own_files(tmp_path, ".jsonl", [("a", "b", "yes")])
-    (tmp_path / "train.jsonl").write_text(
-        '{"premise": "a", "claim": "b", "answer": "yes", "note": "on the first line only"}\n'
-        '{"premise": "c", "claim": "d", "answer": "no"}\n'
-    )
+    (tmp_path / "train.jsonl").write_text(content)
     rows = read("own", str(tmp_path), OWN, mapping)
     assert plain(rows[:2]) == [("train", "a", "b", 0), ("train", "c", "d", 1)]
-
-
-def test_json_lines_in_any_order_of_keys(tmp_path: Path) -> None:
-    mapping = own_files(tmp_path, ".jsonl", [("a", "b", "yes")])
-    (tmp_path / "train.jsonl").write_text(
-        '{"premise": "a", "claim": "b", "answer": "yes"}\n\n'
-        '{"answer": "no", "extra": [1], "claim": "d", "premise": "c"}\n'
-    )
-    rows = read("own", str(tmp_path), OWN, mapping)
-    assert plain(rows[:2]) == [("train", "a", "b", 0), ("train", "c", "d", 1)]
-    assert rows[1].id == "train:3"
+    assert rows[1].id == second
 
 
 # --- What identifies the rows -----------------------------------------------------------------
@@ -506,7 +445,8 @@ def test_a_changed_file_changes_the_location_and_a_test_file_does_not(tmp_path: 
     assert files.locate("rte", task, folder, None) == before
     rte(tmp_path, dev=tsv([RTE_HEADER, *RTE_DEV, *RTE_TRAIN]))
     after = files.locate("rte", task, folder, None)
-    assert [a == b for a, b in zip(before["sha256"], after["sha256"], strict=True)] == [True, False]
+    hashes: Any = before["sha256"], after["sha256"]
+    assert [old == new for old, new in zip(*hashes, strict=True)] == [True, False]
 
 
 @pytest.mark.parametrize("name", ["train.tsv", "dev.tsv"])
@@ -542,15 +482,9 @@ COUNTS = {
 
 def independent(name: str, split: str) -> pd.DataFrame:
     """Read a split with pandas, and name its classes by their number."""
-    frame = pd.read_csv(
-        GLUE / COUNTS[name][0] / f"{split}.tsv",
-        sep="\t",
-        quoting=csv.QUOTE_NONE,
-        header=None if name == "cola" else 0,
-        dtype=str,
-        keep_default_na=False,
-        encoding="utf-8",
-    )
+    path, header = GLUE / COUNTS[name][0] / f"{split}.tsv", None if name == "cola" else 0
+    strings: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8"}
+    frame = pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, header=header, **strings)
     if name == "cola":
         frame.columns = pd.Index(["source", "label", "mark", "sentence"])
     if name == "rte":
@@ -564,14 +498,12 @@ def test_every_row_of_the_real_data(name: str) -> None:
     task = TASKS[name]
     rows = read(name, str(GLUE))
     assert len({row.id for row in rows}) == len(rows)
-    texts = list(task.texts)
-    for split, side, count in zip(
-        ("train", "dev"), ("train", "validation"), COUNTS[name][1:], strict=True
-    ):
+    _, train, dev = COUNTS[name]
+    for split, side, count in (("train", "train", train), ("dev", "validation", dev)):
         found = [row for row in rows if row.split == side]
         frame = independent(name, split)
         assert len(found) == len(frame) == count
-        assert [list(row.texts) for row in found] == frame[texts].to_numpy().tolist()
+        assert [list(row.texts) for row in found] == frame[list(task.texts)].to_numpy().tolist()
         assert [row.label for row in found] == frame["label"].astype(float).tolist()
     assert all(isinstance(row.label, int if task.labels else float) for row in rows)
 

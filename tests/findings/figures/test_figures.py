@@ -1,124 +1,103 @@
 """Figures of made-up results: their rows, their words, their files, and what is missing."""
 
-import copy
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from peft_study.findings.figures import Figure, figures, render_svg, write_figures
-from peft_study.findings.results import Results
+import builders
+from conftest import run_files
+from peft_study.findings.figures import charts, figures
+from peft_study.findings.figures.figure import Figure, render_svg, write_figures
+from peft_study.findings.results import PublishedRow, Results
+from peft_study.records import costs
+from peft_study.records import scores as runs
+from peft_study.records.study import MethodInfo, SweepInfo
 
-METHODS = ["lora", "peft_lora", "adapter_h", "full_ft"]
+METHODS = ("lora", "peft_lora", "adapter_h", "full_ft")
+SIXTH = MethodInfo("bitfit", "BitFit", "bias", 5, False, {})
 MAIN = {"movie_polarity": "accuracy", "tweet_rating": "pearson"}
+QUERY, BOTH = ("query",), ("key", "value")
+SWEPT = ((QUERY, 1), (QUERY, 8), (BOTH, 1))
 ALL = [
     *("scores", "parameters", "curves", "stability", "rank_weights", "rank_curves"),
     *("rank_learning_curves", "step_time", "memory", "latency", "equal_scores"),
 ]
-GAP = ("adapter_h", "tweet_rating")
+GAP = runs.Gap("adapter_h", "tweet_rating", "no results")
+OF = ("hu2021", "2", "", "roberta", "lora", ("query", "value"), 8, "movie_polarity", "accuracy")
+PAPER = PublishedRow(*OF, True, 0.81, *[None] * 6)
+PUBLISHED = [PAPER, replace(PAPER, rank=64, published=0.5)]
 
 
-def made_up(seeds: int = 3, gap: bool = False) -> Results:
-    """Return results of two tasks and four methods, and of a sweep."""
-    cells: dict[tuple[str, str], dict[str, Any]] = {}
-    stability, curves, runs, statistics = [], [], [], []
+def made_up(seeds: int = 3, gap: bool = False, others: tuple[MethodInfo, ...] = ()) -> Results:
+    """Return results of two tasks, four methods and `others`, and of a sweep."""
+    study = builders.study(METHODS, MAIN, sweep=SweepInfo("movie_polarity", (1, 8), (QUERY, BOTH)))
+    study = replace(study, methods=study.methods + others)
+    cells, cv = {}, None if seeds == 1 else 0.02
+    stability, curves, equal, statistics = [], [], [], []
     for place, (task, metric) in enumerate(MAIN.items()):
-        for number, method in enumerate(METHODS):
-            if gap and (method, task) == GAP:
+        for number, method in enumerate(study.labels):
+            if gap and (method, task) == (GAP.method, GAP.task):
                 continue
             scores = [0.7 + 0.05 * place + 0.02 * number + 0.01 * seed for seed in range(seeds)]
-            one = seeds == 1
-            mean = sum(scores) / seeds
-            found = {str(s + 1): {metric: v, "epoch": 2.0, "step": 8} for s, v in enumerate(scores)}
-            cells[method, task] = {
-                "report": "best",
-                "trainable": {"adapter": 10 ** (3 + number), "head": 5, "total": 0},
-                "seeds": {seed: {"best": run} for seed, run in found.items()},
-            }
-            same = {"task": task, "method": method}
-            low, high = (None, None) if one else (mean - 0.01, mean + 0.01)
-            statistics.append(
-                {**same, "metric": metric, "evaluation": "best", "n": seeds, "mean": mean}
-                | {"low": low, "high": high}
-            )
-            for epoch in (1.0, 2.0):
-                at = {**same, "step": int(4 * epoch), "epoch": epoch, "n": seeds, "mean": mean}
-                curves.append(at | {"metric": metric, "low": min(scores), "high": max(scores)})
-                stability.append(at | {"std": None, "cv": None if one else 0.02 * epoch})
+            mean, ends = sum(scores) / seeds, (min(scores), max(scores))
+            about: dict[str, Any] = {"trainable": runs.Counts(10 ** (3 + number), 5, 0)}
+            about |= {"metric": metric, "first": scores, "last": scores}
+            cells[method, task] = builders.cell(method, task, *scores, **about)
+            spread = (None, None) if cv is None else (mean - 0.01, mean + 0.01)
+            of_seeds = (seeds, mean, None, mean, cv, *ends, *spread)
+            statistics.append(runs.CellStatistics(task, method, metric, "best", *of_seeds))
+            for at in (1.0, 2.0):
+                when = (int(4 * at), at, seeds, mean)
+                curves.append(runs.CurvePoint(task, method, metric, *when, *ends, 0.6, 0.7))
+                stability.append(runs.StabilityPoint(task, method, *when, None, cv and at * cv))
             for seed in range(seeds):
                 reached = (method, seed) != ("adapter_h", 0)
-                spent = {"epoch": 1.0 + seed, "seconds": 9.5, "joules": None}
-                spent = spent if reached else dict.fromkeys(spent)
-                runs.append({**same, "seed": seed + 1, "target": 0.7, "reached": reached} | spent)
-    return Results(
-        study={
-            **{"main_metrics": MAIN, "methods": METHODS, "report": "best"},
-            "adapters": {"lora": {"r": 8, "targets": ["query", "value"]}, "full_ft": {}}
-            | {"peft_lora": {"r": 8, "targets": ["query", "value"]}}
-            | {"adapter_h": {"bottleneck": 16}},
-            "sweep": {"task": "movie_polarity", "ranks": [1, 8], "weights": ["query", "key+value"]},
-        },
-        summary={},
-        statistics={
-            "cells": statistics,
-            "gaps": [dict(zip(("method", "task"), GAP, strict=True))] if gap else [],
-        },
-        profile=_profile(),
-        iso_accuracy={"margin": 0.005, "energy": {"source": None, "reason": "no"}, "runs": runs},
-        stability=stability,
-        curves=curves,
-        sweep=[
-            {"task": "movie_polarity", "weights": weights, "rank": rank, "metric": "accuracy"}
-            | {"median": 0.7 + rank / 100, "std": 0.01, "n": seeds, "trainable_adapter": 9}
-            for weights, rank in (("query", 1), ("query", 8), ("key+value", 1))
-        ],
-        sweep_curves=[
-            {"task": "movie_polarity", "method": name, "metric": "accuracy", "n": seeds}
-            | {"step": int(4 * epoch), "epoch": epoch, "mean": 0.7, "low": 0.69, "high": 0.71}
-            for name in ("query-r1", "query-r8", "key+value-r1")
-            for epoch in (1.0, 2.0)
-        ],
-        sweep_runs={"query-r1": {"report": "best", "seeds": {"1": {"best": {"accuracy": 0.71}}}}},
+                spent = (4, 1.0 + seed, 9.5, None) if reached else (None, None, None, None)
+                equal.append(runs.EqualScoreRun(task, method, seed + 1, 0.7, reached, *spent))
+    where, of_sweep = ("movie_polarity", "lora", "accuracy"), (0.01, None, None, 9, 5, 14)
+    return builders.results(
+        study,
+        statistics=builders.statistics(cells=tuple(statistics), gaps=(GAP,) if gap else ()),
+        profile=_profile(study.methods),
+        iso_accuracy=costs.IsoAccuracy(0.005, costs.EnergySource(None, "no"), tuple(equal), ()),
+        stability=tuple(stability),
+        curves=tuple(curves),
+        sweep=tuple(
+            runs.SweepRow("movie_polarity", w, r, "accuracy", seeds, 0.7 + r / 100, *of_sweep)
+            for w, r in SWEPT
+        ),
+        sweep_curves=tuple(
+            runs.CurvePoint(*where, 4, at, seeds, 0.7, 0.69, 0.71, 0.6, 0.7, weights, rank)
+            for weights, rank in SWEPT
+            for at in (1.0, 2.0)
+        ),
+        sweep_runs=(replace(cells["lora", "movie_polarity"], weights=QUERY, rank=1),),
         cells=cells,
-        parity={},
     )
 
 
-def _profile() -> dict[str, Any]:
-    ratio = {"median": 0.8, "low": None, "high": None}
-    seconds = {"forward": 0.1, "backward": 0.2, "optimiser": 0.01, "step": 0.32}
-    base = {"median": 1.0, "low": None, "high": None}
-    parts = ("libraries", "weights", "gradients", "optimiser_state", "activations", "allocator")
-    memory = {"parts": dict.fromkeys(parts, 10**8), "explained": 5 * 10**8, "peak": 52 * 10**7}
-    timed = {"n": 4, "ratio": {"median": 1.1, "low": 1.0, "high": 1.2}, "seconds": {"median": 0.1}}
-    names = ("base model", *METHODS, "lora merged")
-    return copy.deepcopy(
-        {
-            **{"task": "movie_polarity", "batch_size": 16},
-            "machine": {"cpu": "a CPU", "cores": 2, "gpu": None, "other_cpu_share": 0.0},
-            "training": {
-                name: {"seconds": seconds, "ratio": base if name == "full_ft" else ratio}
-                for name in (*METHODS, "lora r=64")
-            },
-            "memory": dict.fromkeys(METHODS, memory),
-            "inference": {name: {"batch_1": timed, "batch_64": timed} for name in names},
-        }
+def _profile(methods: tuple[MethodInfo, ...]) -> costs.Profile:
+    recipes = [costs.Recipe(m.name, m.rank, m.weights, m.bottleneck) for m in methods]
+    ratio, base = costs.Ratio(0.8, None, None), costs.Ratio(1.0, None, None)
+    slower, parts = costs.Ratio(1.1, 1.0, 1.2), costs.MemoryParts(*[10**8] * 6)
+    models = (costs.Recipe(), *recipes, replace(recipes[0], merged=True))
+    return builders.profile(
+        "movie_polarity",
+        training=tuple(
+            builders.step(recipe, base if recipe.method == "full_ft" else ratio)
+            for recipe in [*recipes, replace(recipes[0], rank=64)]
+        ),
+        memory=tuple(replace(builders.memory(r, 52 * 10**7, 5e8), parts=parts) for r in recipes),
+        inference=tuple(builders.latency(recipe, slower, slower) for recipe in models),
     )
-
-
-PUBLISHED = [
-    {"source": "hu2021", "method": "lora", "task": "movie_polarity", "metric": "accuracy"}
-    | {"rank": rank, "weights": "query+value", "published": value, "is_fraction": True}
-    for rank, value in ((8, 0.81), (64, 0.5))
-]
 
 
 def by_name(found: list[Figure]) -> dict[str, Figure]:
-    """Return figures by name."""
     return {figure.name: figure for figure in found}
 
 
@@ -126,9 +105,8 @@ def test_every_figure_is_written_with_its_n_and_its_unit(tmp_path: Path) -> None
     found = figures(made_up(), PUBLISHED)
     assert sorted(by_name(found)) == sorted(ALL)
     folder = tmp_path / "plots"
-    (folder / "specs").mkdir(parents=True)
-    (folder / "svg").mkdir()
     for stale in (folder / "svg/old.svg", folder / "specs/old.json"):
+        stale.parent.mkdir(parents=True)
         stale.write_text("")
     write_figures(found, folder)
     assert not [*folder.rglob("old.*")]
@@ -152,57 +130,70 @@ def test_rows_are_the_inputs() -> None:
     found = by_name(figures(results, PUBLISHED))
     scores = found["scores"].rows
     mean = next(row for row in scores if row["kind"] == "mean")
-    cell = results.statistics["cells"][0]
-    assert {key: mean[key] for key in ("task", "method", "n", "low", "high")} == {
-        key: cell[key] for key in ("task", "method", "n", "low", "high")
-    }
-    assert mean["value"] == cell["mean"]
+    cell = results.statistics.cells[0]
+    for field in ("task", "method", "n", "low", "high"):
+        assert mean[field] == getattr(cell, field)
+    assert mean["value"] == cell.mean
     # The row of another rank than the study's is no value to compare with.
     assert [row["value"] for row in scores if row["kind"] == "published"] == [0.81]
     assert sum(row["kind"] == "seed" for row in scores) == 3 * 4 * 2
-    assert found["curves"].rows == results.curves
+    none = {"weights": (), "rank": None}
+    assert [row | none for row in found["curves"].rows] == [asdict(p) for p in results.curves]
     peaks = [row["bytes"] for row in found["memory"].rows if row["part"] == "peak"]
     assert peaks == [52 * 10**7] * 4
     assert "1 of 3" in found["equal_scores"].caption
     assert "key+value at rank 8" in found["rank_weights"].caption
+    assert sum(row["kind"] == "seed" for row in found["rank_curves"].rows) == 3
     by_rank = found["rank_learning_curves"].rows
     # Two ranks on query, one on key and value; full fine-tuning beside both; two evaluations each.
     assert len(by_rank) == (2 + 1 + 2) * 2
-    assert {(row["task"], row["series"]) for row in by_rank if row["method"] != "full_ft"} == {
+    assert {(row["weights"], row["series"]) for row in by_rank if row["method"] != "full_ft"} == {
         *(("query", "r = 1"), ("query", "r = 8"), ("key+value", "r = 1"))
     }
 
-    results.statistics["cells"][0]["mean"] = 0.123
-    results.profile["training"]["lora"]["seconds"]["forward"] = 0.05
+    profile = results.profile
+    assert profile
+    training = [replace(c, seconds=replace(c.seconds, forward=0.05)) for c in profile.training]
+    busy = replace(profile.machine, other_cpu_share=0.06)
+    profile = replace(profile, training=tuple(training), machine=busy)
+    cells = (replace(cell, mean=0.123), *results.statistics.cells[1:])
+    results = replace(results, statistics=builders.statistics(cells=cells), profile=profile)
     changed = by_name(figures(results, PUBLISHED))
     assert any(row["value"] == 0.123 for row in changed["scores"].rows)
     assert changed["step_time"].rows != found["step_time"].rows
+    assert "other programs used 6% of the processors" in changed["memory"].caption
+
+
+def test_methods_have_labels_and_marks_of_their_own() -> None:
+    found = by_name(figures(made_up(others=(SIXTH,)), []))
+    by_method = [figure for name, figure in found.items() if not name.startswith("rank_")]
+    assert all("BitFit" in render_svg(figure) for figure in by_method)
+    assert [row["label"] for row in found["latency"].rows[::2]] == [
+        *("LoRA (ours), r = 8", "LoRA (PEFT), r = 8", "AdapterH, bottleneck 16"),
+        *("Full fine-tuning", "BitFit", "LoRA (ours), r = 8, merged"),
+    ]
+    key = charts.methods_key(["bitfit", *METHODS], made_up(others=(SIXTH,)).study)
+    assert list(key.names) == [*METHODS, "bitfit"]
+    marks = list(zip(key.colours, key.shapes, strict=True))
+    assert marks[0] == ("#0072B2", "circle")
+    assert marks[3:] == [("#000000", "cross"), ("#E69F00", "triangle-down")]
 
 
 def test_what_is_missing_leaves_its_figures_out() -> None:
     results = made_up()
-    none = replace(results, profile={}, sweep=[], sweep_runs={}, sweep_curves=[])
+    none = replace(results, profile=None, sweep=(), sweep_runs=(), sweep_curves=())
     assert not {"step_time", "memory", "latency", "rank_weights"} & set(by_name(figures(none, [])))
-    sweep = replace(
-        results,
-        study=results.study | {"methods": []},
-        statistics={"gaps": [], "cells": []},
-        profile={},
-        iso_accuracy={"runs": []},
-        stability=[],
-        curves=[],
-        cells={},
-    )
-    assert set(by_name(figures(sweep, []))) == {
-        *("rank_weights", "rank_curves", "rank_learning_curves")
-    }
-    assert figures(replace(sweep, sweep=[], sweep_runs={}, sweep_curves=[]), []) == []
+    study = replace(results.study, methods=())
+    parts = {part: getattr(results, part) for part in ("sweep", "sweep_runs", "sweep_curves")}
+    sweep = by_name(figures(builders.results(study, **parts), []))
+    assert list(sweep) == ["rank_weights", "rank_curves", "rank_learning_curves"]
+    assert figures(builders.results(study), []) == []
 
 
 @pytest.mark.parametrize("name", ["scores", "parameters", "curves"])
 def test_gaps_are_named_and_one_seed_has_no_interval(name: str) -> None:
     gap = by_name(figures(made_up(gap=True), []))[name]
-    assert "No results for: AdapterH on tweet_rating." in gap.caption
+    assert "Without results: AdapterH on tweet_rating (" in gap.caption
     alone = by_name(figures(made_up(seeds=1), []))
     assert "stability" not in alone
     assert "n = 1 seed" in alone[name].caption
@@ -212,6 +203,4 @@ def test_gaps_are_named_and_one_seed_has_no_interval(name: str) -> None:
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         write_figures(figures(made_up(), PUBLISHED), tmp_path / folder)
-    for path in (tmp_path / "one").rglob("*.*"):
-        again = tmp_path / "two" / path.relative_to(tmp_path / "one")
-        assert path.read_bytes() == again.read_bytes(), path.name
+    assert run_files(tmp_path / "one") == run_files(tmp_path / "two")

@@ -2,22 +2,23 @@
 
 from dataclasses import replace
 
+import builders
 import made_up
-from peft_study.findings.page.papers import latex_tables, markdown_tables
+from peft_study.findings.page.papers import papers_tables, readme_table
+from peft_study.findings.readme import shown_results
+from peft_study.findings.results import Results
 
 
-def test_scores_in_the_papers_form() -> None:
-    assert markdown_tables(made_up.results())["scores"].splitlines() == [
+def test_scores_in_the_papers_form_and_as_latex_with_rules_and_escapes() -> None:
+    tables = papers_tables(made_up.results())
+    assert tables["scores.md"].splitlines() == [
         "| Method | Trainable parameters (M) | film_review (accuracy) | rating (pearson) | Avg. |",
         "| --- | ---: | ---: | ---: | ---: |",
         "| LoRA (ours) | 0.074 | 76.5 ± 1.0 | 83.0 ± 1.0 | 79.8 |",
         "| AdapterH | 0.15 | 74.0 ± 2.5 | – | – |",
         "| Full fine-tuning | 22.7 | 74.8 ± 2.2 | 86.5 ± 0.5 | 80.6 |",
     ]
-
-
-def test_latex_has_rules_and_escapes() -> None:
-    found = latex_tables(made_up.results())["scores"]
+    found = tables["scores.tex"]
     assert found.startswith("\\begin{tabular}{lrrrr}\n\\toprule\n")
     assert found.endswith("\\bottomrule\n\\end{tabular}\n")
     assert "film\\_review (accuracy)" in found
@@ -26,29 +27,42 @@ def test_latex_has_rules_and_escapes() -> None:
 
 
 def test_a_sweep_is_weights_by_ranks() -> None:
-    found = made_up.sweep()
-    tables = markdown_tables(found)
-    assert list(tables) == ["sweep"]
-    assert tables["sweep"].splitlines() == [
+    tables = papers_tables(made_up.sweep())
+    assert list(tables) == ["sweep.md", "sweep.tex"]
+    assert tables["sweep.md"].splitlines() == [
         "| Weights: film_review (accuracy) | r = 1 | r = 8 |",
         "| --- | ---: | ---: |",
         "| query | 71.0 ± 1.2 | – |",
         "| query+value | 71.0 ± 1.2 | 78.0 ± 1.2 |",
     ]
-    assert "$W_q, W_v$ & 71.0 $\\pm$ 1.2 & 78.0" in latex_tables(found)["sweep"]
+    assert "$W_q, W_v$ & 71.0 $\\pm$ 1.2 & 78.0" in tables["sweep.tex"]
 
 
 def test_one_seed_has_no_spread_and_scores_may_be_negative() -> None:
-    results = made_up.results()
-    cells = [cell | {"std": None, "median": -0.031} for cell in results.statistics["cells"]]
-    found = replace(results, statistics=results.statistics | {"cells": cells})
-    assert "| LoRA (ours) | 0.074 | \N{MINUS SIGN}3.1 |" in markdown_tables(found)["scores"]
-    assert "& $-$3.1 &" in latex_tables(found)["scores"]
+    cells = made_up.results().statistics.cells
+    found = made_up.described(cells=[replace(cell, std=None, median=-0.031) for cell in cells])
+    tables = papers_tables(found)
+    assert "| LoRA (ours) | 0.074 | \N{MINUS SIGN}3.1 |" in tables["scores.md"]
+    assert "& $-$3.1 &" in tables["scores.tex"]
 
 
 def test_a_task_of_ones_own_may_have_any_name() -> None:
-    results = made_up.results()
-    study = results.study | {"main_metrics": {"a|b & 50%": "accuracy"}}
-    found = replace(results, study=study)
-    assert "| a\\|b & 50% (accuracy) |" in markdown_tables(found)["scores"]
-    assert "a|b \\& 50\\% (accuracy)" in latex_tables(found)["scores"]
+    tables = papers_tables(builders.results(builders.study(metrics={"a|b & 50%": "accuracy"})))
+    assert "| a\\|b & 50% (accuracy) |" in tables["scores.md"]
+    assert "a|b \\& 50\\% (accuracy)" in tables["scores.tex"]
+
+
+def test_the_readmes_table_needs_scores_alone_and_ends_with_the_baselines() -> None:
+    found = made_up.results()
+    alone = Results(study=found.study, statistics=found.statistics, cells=found.cells)
+    assert readme_table(alone).splitlines() == [
+        "| method | trained: adapter + head | film_review (accuracy) | rating (pearson) |",
+        "| --- | ---: | ---: | ---: |",
+        "| LoRA (ours) | 73,728 + 770 | 76.5 ± 1.0 | 83.0 ± 1.0 |",
+        "| AdapterH | 152,256 + 770 | 74.0 ± 2.5 | – |",
+        "| Full fine-tuning | 22,713,216 + 770 | 74.8 ± 2.2 | 86.5 ± 0.5 |",
+        "| majority class or mean | 0 | 48.2 | 48.2 |",
+    ]
+    shown = shown_results(alone, made_up.CLAIMS, made_up.FIGURES)
+    assert shown.startswith(readme_table(alone) + "\n\n![Scores of two methods.](plots/scores.svg)")
+    assert "| On par | Hu et al. 2021, table 2 | supported |" in shown

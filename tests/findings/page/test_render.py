@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+import builders
 import made_up
-from peft_study.findings.page.render import conclusion, findings, render
+from peft_study.findings.page.render import render
+from peft_study.findings.page.words import conclusion, findings
 from peft_study.findings.results import Results
+from peft_study.records.costs import Energy, EnergyCost, Recipe
+from peft_study.records.study import TaskInfo
 
 EVIL = '</script><script>alert("1")</script><b>&'
 MINUS = "\N{MINUS SIGN}"
@@ -34,7 +38,7 @@ class Words(HTMLParser):
 
 def page(results: Results | None = None, **changed: Any) -> str:
     parts: dict[str, Any] = {"claims": made_up.CLAIMS, "published": made_up.PUBLISHED}
-    parts |= {"figures": made_up.FIGURES, "specs": made_up.SPECS, "ran": made_up.RAN} | changed
+    parts |= {"figures": made_up.FIGURES, "specs": made_up.SPECS} | changed
     return render(results or made_up.results(), **parts)
 
 
@@ -50,22 +54,22 @@ def words(html: str) -> str:
         "76.5 ± 1.0 (3)",  # scores
         "48.2",  # the best constant
         f"+2.6 {MINUS}3.0 to +8.1 3 0.183 0.652 undecided",  # differences
-        "AdapterH on rating has no results",
+        "AdapterH on rating has no results: seed 3: the loss is nan after step 12.",
         "A step takes 1.41 times as long.",  # claims
         "A small encoder instead of RoBERTa.",
         f"95.1 ± 0.2 76.5 ± 1.0 3 {MINUS}18.6",  # published
         "Low-Rank Adaptation of Large Language Models.",
         "Learning curves, made up.",  # figures
-        "0.66 0.62 to 0.71 12.85 ± 1.11 1,068",  # steps
+        "LoRA (ours), r = 8 200.0 190.0 2.0 404.0 0.66 0.62 to 0.71 12.85 ± 1.11 1,068",  # steps
         "816.5",  # memory
         "27.80 23.10 to 49.70 0.98 0.79 to 1.42",  # latency
         "Energy was not measured: RAPL cannot be read.",
         "film_review: LoRA (ours) 74.2 2 of 3 2.0 24.4",  # equal scores
-        "589,824",  # parity
+        "LoRA (ours), r = 2, query+value 73,728 LoRA (ours), r = 16, query+value 589,824",  # parity
         "6.3e-08",
         "Tolerance: 1e-05.",
-        "0123456789abcdef0123456789abcdef01234567",  # what ran
-        "1 h 02 min 05 s",
+        "1 h 02 min 05 s",  # what ran
+        "Memory 25.3 GB",
         "805617e2",
         "2.13.0",
         "epochs: 2",
@@ -122,40 +126,39 @@ def test_the_findings_follow_the_numbers() -> None:
 def test_conclusions(
     low: float | None, high: float | None, equivalent: bool | None, verdict: str
 ) -> None:
-    mean = (low + high) / 2 if low is not None and high is not None else 0.01
-    difference = {"mean": mean, "low": low, "high": high, "margin": 0.02, "detectable": None}
-    found, said = conclusion(difference | {"equivalent": equivalent})
+    found, said = conclusion(builders.difference("film", low, high, equivalent=equivalent))
     assert found == verdict
     assert said.startswith(verdict)
     assert ("though not zero" in said) == (low == 0.001)
 
 
-def test_claims_not_measured_come_last_and_verdicts_are_words() -> None:
-    said = words(page())
-    order = [said.index(claim["statement"]) for claim in made_up.CLAIMS]
-    assert order[1] < order[2] < order[0]
-    for shown in ("✔ supported", "✘ contradicted", "○ not measured"):
-        assert shown in said
-
-
 def test_the_same_inputs_give_the_same_bytes_and_others_do_not() -> None:
     first = page()
     assert page() == first
-    results = made_up.results()
-    cells = [cell | {"median": 0.123} for cell in results.statistics["cells"]]
-    assert page(replace(results, statistics=results.statistics | {"cells": cells})) != first
+    cells = made_up.results().statistics.cells
+    assert page(made_up.described(cells=[replace(row, median=0.123) for row in cells])) != first
     assert page(claims=made_up.CLAIMS[1:]) != first
-    assert page(ran=made_up.RAN | {"commit": None}) != first
+
+
+def test_verdicts_are_words_and_only_what_is_reported_is_shown() -> None:
+    said = words(page())
+    order = [said.index(claim.statement) for claim in made_up.CLAIMS]
+    assert order[1] < order[2] < order[0]  # claims that were not measured come last
+    for shown in ("✔ supported", "✘ contradicted", "○ not measured"):
+        assert shown in said
+    assert said.count("film_review: LoRA (ours) accuracy") == 1
+    last = made_up.results(study=made_up.study(report="first"))
+    assert "film_review: LoRA (ours) accuracy 66.5 ± 1.0" in words(page(last))
 
 
 def test_nothing_given_becomes_markup() -> None:
-    results = made_up.results()
-    study = results.study | {"study": EVIL, "main_metrics": {EVIL: "accuracy"}}
-    study["params"] = {"study": EVIL}
-    claims = [made_up.CLAIMS[1] | {"statement": EVIL, "finding": EVIL, "files": [EVIL]}]
-    figures = [made_up.FIGURES[0] | {"title": EVIL, "alt": EVIL, "caption": EVIL}]
+    tasks = (TaskInfo(EVIL, "accuracy", None),)
+    study = made_up.study(study=EVIL, tasks=tasks, params={"study": EVIL})
+    claims = [replace(made_up.CLAIMS[1], statement=EVIL, finding=EVIL, files=(EVIL,))]
+    figures = [replace(made_up.FIGURES[0], title=EVIL, alt=EVIL, caption=EVIL)]
     specs = {"scores": made_up.SPECS["scores"] | {"description": EVIL}}
-    found = page(replace(results, study=study), claims=claims, figures=figures, specs=specs)
+    results = made_up.results(study=study)
+    found = page(results, claims=claims, figures=figures, specs=specs)
     parser = Words()
     parser.feed(found)
     assert parser.elements.count("script") == 2
@@ -166,20 +169,18 @@ def test_nothing_given_becomes_markup() -> None:
     assert json.loads(inlined[1])["scores"]["description"] == EVIL
 
 
-def test_every_part_names_its_file_beside_the_page() -> None:
-    found = set(re.findall(r'href="([^"]*)"', page()))
+def test_it_is_small_and_asks_for_nothing_but_links_the_file_of_every_part_beside_it() -> None:
+    html = page()
+    assert len(html.encode()) < 5_000_000
+    assert not re.search(r'\s(src|srcset)="', html.partition('<script type="module">')[0])
+    assert "default-src 'none'" in html
+    found = re.findall(r'href="([^"]*)"', html)
     linked = {link for link in found if not link.startswith(("#", "data:"))}
     assert all(link.startswith("../") for link in linked)
-    names = ("statistics", "summary", "profile", "claims", "published", "parity", "iso_accuracy")
-    assert {f"../metrics/{name}.json" for name in names} <= linked
-    assert {"../plots/data/curves.json", "../plots/curves.svg", "../params.yaml"} <= linked
-
-
-def test_the_page_is_small_and_asks_for_nothing() -> None:
-    found = page()
-    assert len(found.encode()) < 5_000_000
-    assert not re.search(r'\s(src|srcset)="', found.partition('<script type="module">')[0])
-    assert "default-src 'none'" in found
+    names = ("statistics", "profile", "claims", "published", "parity", "iso_accuracy")
+    files = [*(f"metrics/{name}.json" for name in names), "metrics/runs", "params.yaml"]
+    files += ["plots/data/curves.json", "plots/curves.svg"]
+    assert {f"../{name}" for name in files} <= linked
 
 
 def test_a_sweep_alone_renders() -> None:
@@ -192,50 +193,63 @@ def test_a_sweep_alone_renders() -> None:
 
 
 def test_missing_parts_are_named() -> None:
-    results = made_up.results()
     for missing, shown in (("full_ft", "Full fine-tuning"), ("lora", "LoRA")):
-        methods = [name for name in results.study["methods"] if name != missing]
-        found = replace(results, study=results.study | {"methods": methods})
+        methods = tuple(row for row in made_up.study().methods if row.name != missing)
+        found = made_up.results(study=made_up.study(methods=methods))
         assert f"{shown} is not part of the study" in words(page(found))
-    without = replace(results, profile={}, iso_accuracy={"margin": 0.005, "runs": []})
-    ran = made_up.RAN | {"machine": {}, "commit": None, "data": {}}
-    said = words(page(without, ran=ran))
+    none = made_up.results(profile=None, iso_accuracy=None, cells={}, parity=None)
+    said = words(page(none))
     assert "Time and memory were not measured." in said
-    assert "Commit none" in said
-    differences = [row for row in results.statistics["differences"] if row["task"] != "rating"]
-    found = replace(results, statistics=results.statistics | {"differences": differences})
-    assert "rating: not compared, because results are missing." in words(page(found))
+    assert "Machine and time" not in said
+    kept = [row for row in none.statistics.differences if row.task != "rating"]
+    said = words(page(made_up.described(differences=kept)))
+    assert "rating: not compared, because results are missing." in said
 
 
 def test_one_seed_has_no_intervals() -> None:
-    results = made_up.results()
-    none = dict.fromkeys(("low", "high", "p", "p_equivalence", "equivalent", "detectable"))
-    differences = [row | none | {"n": 1} for row in results.statistics["differences"]]
-    cells = [
-        cell | dict.fromkeys(("std", "cv", "low", "high")) | {"n": 1}
-        for cell in results.statistics["cells"]
-    ]
-    found = results.statistics | {"differences": differences, "cells": cells}
-    study = results.study | {"seeds": [1]}
-    said = words(page(replace(results, statistics=found, study=study)))
+    several = made_up.results().statistics
+    none: dict[str, Any] = {"n": 1, "low": None, "high": None}
+    of_pairs = none | dict.fromkeys(("p", "p_equivalence", "equivalent", "detectable"))
+    differences = tuple(replace(row, **of_pairs) for row in several.differences)
+    cells = tuple(replace(cell, std=None, cv=None, **none) for cell in several.cells)
+    found = made_up.described(differences=differences, cells=cells)
+    said = words(page(replace(found, study=made_up.study(seeds=(1,)))))
     assert "One seed gives neither a spread nor an interval." in said
     assert "there is no interval without a second seed" in said
     assert "76.5 (1)" in said
 
 
 def test_measured_energy_is_a_table() -> None:
-    results = made_up.results()
-    cell = {"joules_per_step": 12.34, "joules_per_epoch": 394.9, "watts": 30.1}
-    for source, words_of_it in (("NVML", "measured by NVML"), ("estimate", "estimated")):
-        energy = {"cells": {"lora": cell}, "source": source, "reason": None}
-        said = words(page(replace(results, profile=results.profile | {"energy": energy})))
-        assert "LoRA (ours) 12.34 394.9 30.1" in said
-        assert f"Energy {'is' if source == 'estimate' else 'was'} {words_of_it}" in said
+    cells = (EnergyCost(made_up.LORA, 12.34, 394.9, 30.1),)
+    for source, words_of_it in (("NVML", "was measured by NVML"), ("estimate", "is estimated")):
+        energy = Energy(cells=cells, source=source, reason=None)
+        profile = replace(made_up.profile(), energy=energy)
+        said = words(page(made_up.results(profile=profile)))
+        assert "LoRA (ours), r = 8 12.34 394.9 30.1" in said
+        assert f"Energy {words_of_it}" in said
 
 
 def test_published_costs_are_shown_in_their_unit_and_scores_times_100() -> None:
-    seconds = made_up.PUBLISHED[0] | {"metric": "iso_accuracy_seconds", "is_fraction": False}
-    seconds |= {"published": 644.9, "published_std": None, "ours": 12.5, "ours_std": 0.25}
-    shown = words(page(published=[*made_up.PUBLISHED, seconds | {"difference": -632.4}]))
+    row = replace(made_up.PUBLISHED[0], metric="iso_accuracy_seconds", is_fraction=False)
+    row = replace(row, published=644.9, published_std=None, ours=12.5, ours_std=0.25)
+    shown = words(page(published=[*made_up.PUBLISHED, replace(row, difference=-632.4)]))
     assert f"iso_accuracy_seconds 644.9 12.5 ± 0.25 3 {MINUS}632.4" in shown
     assert "95.1 ± 0.2" in shown
+
+
+def test_costs_say_what_they_were_measured_at_where_the_study_trains_another() -> None:
+    method = builders.method("lora", r=64, targets=("query",))
+    study = made_up.study(methods=(method, builders.method("full_ft")))
+    said = findings(made_up.results(study=study), [])["At what cost?"]
+    assert [part.endswith(", measured at r = 8, query+value.") for part in said[1:]] == [True] * 3
+
+
+def test_a_method_of_ones_own_appears_by_its_label() -> None:
+    own = replace(builders.method("lora"), name="own", label="Own LoRA", place=5)
+    study = made_up.study(methods=(*made_up.study().methods, own))
+    step = replace(made_up.profile().training[0], recipe=Recipe("own", 4))
+    profile = replace(made_up.profile(), training=(step,))
+    parity = replace(made_up.parity(), settings={"own r=4": Recipe("own", 4)}, counts={"bert": {}})
+    said = words(page(made_up.results(study=study, profile=profile, parity=parity)))
+    for shown in ("Own LoRA r 8", "Own LoRA – – – –", "Own LoRA, r = 4 200.0", "Own LoRA, r = 4 –"):
+        assert shown in said

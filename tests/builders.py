@@ -1,0 +1,127 @@
+"""Records of a study that nobody ran, for tests of the findings: each with defaults to replace."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from peft_study.findings.results import Results
+from peft_study.methods import METHODS
+from peft_study.records import costs
+from peft_study.records import study as info
+from peft_study.records.costs import Latency, Percentiles, Profile, Ratio, Recipe
+from peft_study.records.scores import Cell, Counts, Difference, Evaluation, RunScores, Statistics
+from peft_study.records.study import MethodInfo, StudyInfo
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "lora": {"r": 8, "alpha": 16.0, "dropout": 0.0, "targets": ("query", "value")},
+    "adapter_h": {"bottleneck": 16, "activation": "gelu"},
+    "full_ft": {},
+}
+
+
+def method(name: str, **settings: Any) -> MethodInfo:
+    """Return a method of the table, with the default study's settings unless `settings` say so."""
+    row, place = METHODS[name], list(METHODS).index(name)
+    found = SETTINGS[row.block] | settings
+    return MethodInfo(name, row.label, row.family, place, row.exported, found)
+
+
+def study(
+    methods: tuple[str, ...] = ("lora", "adapter_h", "full_ft"),
+    metrics: dict[str, str] | None = None,
+    **changes: Any,
+) -> StudyInfo:
+    """Return a study of `methods` on the tasks of `metrics` (task to main metric)."""
+    found = StudyInfo(
+        study="made_up",
+        model=info.ModelInfo("minilm", None, 64),
+        data=info.DataInfo("opinions", None, 0),
+        seeds=(1, 2, 3),
+        methods=tuple(method(name) for name in methods),
+        tasks=tuple(
+            info.TaskInfo(task, metric, ("no", "yes") if metric == "accuracy" else None)
+            for task, metric in (metrics or {"film": "accuracy", "rating": "pearson"}).items()
+        ),
+        report="best",
+        mnli_init=info.InitInfo("none", "product", ()),
+        sweep=info.SweepInfo("film", (), ()),
+        equivalence_margin=0.02,
+        iso_margin=0.005,
+        published=(),
+        params={"study": "made_up", "train": {"epochs": 2, "device": "cpu"}, "seeds": [1, 2, 3]},
+        packages={"torch": "2.13.0"},
+        known_labels={name: row.label for name, row in METHODS.items()},
+    )
+    return replace(found, **changes)
+
+
+def statistics(**parts: Any) -> Statistics:
+    """Return statistics that hold `parts` and nothing else."""
+    nothing: dict[str, Any] = dict.fromkeys(("gaps", "cells", "differences", "averages"), ())
+    return Statistics(**(nothing | {"baselines": {}} | parts))
+
+
+def results(about: StudyInfo | None = None, **parts: Any) -> Results:
+    """Return results that hold a study and `parts`, and nothing else."""
+    given: dict[str, Any] = {"study": about or study(), "statistics": statistics()}
+    return Results(**(given | parts))
+
+
+def difference(task: str, low: float | None, high: float | None, **changes: Any) -> Difference:
+    """Return LoRA minus full fine-tuning on `task`, its mean in the middle of its interval."""
+    mean = 0.0 if low is None or high is None else (low + high) / 2
+    values: dict[str, Any] = {"n": 3, "mean": mean, "margin": 0.02, "low": low, "high": high}
+    values |= {"task": task, "metric": "accuracy", "evaluation": "best"}
+    values |= {"method": "lora", "reference": "full_ft", "equivalent": False}
+    return Difference(**(values | changes))
+
+
+def cell(
+    method: str,
+    task: str,
+    *best: float,
+    first: Sequence[float] = (),
+    last: Sequence[float] = (),
+    metric: str = "accuracy",
+    **changes: Any,
+) -> Cell:
+    """Return a cell of these scores, a seed each, and of 0 at evaluations that are not given."""
+    zeros = (0.0,) * len(best)
+    seeds = {
+        str(seed): RunScores(*(Evaluation(64, 2.0, {metric: score}) for score in scores))
+        for seed, scores in enumerate(zip(first or zeros, best, last or zeros, strict=True), 1)
+    }
+    found = Cell(task, method, "best", {metric: 0.5}, {}, Counts(1, 1, 2), seeds)
+    return replace(found, **changes)
+
+
+def step(recipe: Recipe, ratio: Ratio) -> costs.StepCost:
+    """Return what a step costs."""
+    seconds, epoch = costs.StepSeconds(0.2, 0.19, 0.002, 0.404), costs.MeanAndStd(12.85, 1.11)
+    return costs.StepCost(recipe, seconds, epoch, 39.9, 1068.3, ratio)
+
+
+def memory(recipe: Recipe, peak: int, mean: float, libraries: int = 0) -> costs.MemoryCost:
+    """Return the memory of training, its parts unknown but for the libraries."""
+    return costs.MemoryCost(recipe, peak, mean, costs.MemoryParts(libraries, 0, 0, 0, 0, 0), 0, 0)
+
+
+def latency(
+    recipe: Recipe, one: Ratio, many: Ratio, whole: Ratio | None = None, seconds: float = 0.0278
+) -> costs.InferenceCost:
+    """Return latencies by their ratios, and the median seconds of each."""
+    times = Percentiles(seconds, 0.0231, 0.0497)
+    found = (Latency(12, times, ratio) for ratio in (one, many, whole or one))
+    return costs.InferenceCost(recipe, *found)
+
+
+def machine(**changes: Any) -> costs.Machine:
+    """Return a machine without a GPU that nobody else uses."""
+    return replace(costs.Machine("a CPU", 2, None, 8 * 10**9, "Linux", "2.13.0", 0.0), **changes)
+
+
+def profile(task: str = "film", **parts: Any) -> Profile:
+    """Return a profile that holds `parts` and nothing else."""
+    nothing: dict[str, Any] = dict.fromkeys(("training", "memory", "inference"), ())
+    nothing |= {"machine": machine(), "energy": costs.Energy(None, "no meter")}
+    return Profile(task, 32, **(nothing | parts))
