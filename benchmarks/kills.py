@@ -5,11 +5,9 @@ signal 9 at a moment drawn from the time that an uninterrupted one takes, and st
 it then wrote, timings apart, is compared with what the uninterrupted one wrote. A trial that had
 ended before its moment is compared, too, but does not count as one of the kills.
 
-    python benchmarks/kills.py --config configs/train/lora-movie_polarity.json \
-        --data data/prepared/movie_polarity --kills 20
+    python benchmarks/kills.py --method lora --task editorial_polarity --kills 20
 """
 
-import argparse
 import os
 import random
 import signal
@@ -18,35 +16,34 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 
-from peft_study.files import read_json
-from speed import environment, lay_out
+from cells import environment, lay_out, options, read_cell
+from peft_study.errors import run_command
+from peft_study.run_config import CellConfig
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--config", type=Path, required=True, help="a file of configs/train/")
-    parser.add_argument("--data", type=Path, required=True, help="a folder of data/prepared/")
+    parser = options(__doc__)
+    parser.add_argument("--method", default="lora")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--checkpoint-seconds", type=float, default=5)
     parser.add_argument("--seed", type=int, default=0, help="draws the moments")
     arguments = parser.parse_args()
-    config, moments = read_json(arguments.config), random.Random(arguments.seed)
+    cell, moments = read_cell(arguments.method, arguments.task), random.Random(arguments.seed)
     trials = kills = equal = 0
     with tempfile.TemporaryDirectory() as place:
-        whole = prepare(config, arguments, Path(place, "whole"))
+        whole = prepare(cell, arguments.checkpoint_seconds, Path(place, "whole"))
         clock = time.monotonic()
-        complete(start(config, whole))
+        complete(start(cell, whole))
         seconds = time.monotonic() - clock
         wanted = results(whole)
         print(f"uninterrupted: {seconds:.0f} s, {len(wanted)} files", flush=True)
         while kills < arguments.kills:
             trials += 1
-            folder = prepare(config, arguments, Path(place, str(trials)))
-            process, moment = start(config, folder), moments.uniform(0, seconds)
+            folder = prepare(cell, arguments.checkpoint_seconds, Path(place, str(trials)))
+            process, moment = start(cell, folder), moments.uniform(0, seconds)
             time.sleep(moment)
             running = process.poll() is None
             if running:
@@ -56,7 +53,7 @@ def main() -> None:
             store = folder / ".run_store"
             finished = len(list(store.glob("runs/*")))
             checkpoints = len(list(store.glob("unfinished/*/*.safetensors")))
-            complete(start(config, folder))
+            complete(start(cell, folder))
             same = results(folder) == wanted
             equal += same
             killed = f"killed after {moment:.1f} s" if running else f"ended before {moment:.1f} s"
@@ -66,21 +63,21 @@ def main() -> None:
     sys.exit(equal != trials)
 
 
-def prepare(config: dict[str, Any], arguments: argparse.Namespace, folder: Path) -> Path:
+def prepare(cell: CellConfig, interval: float, folder: Path) -> Path:
     """Copy what the stage needs into a new `folder`, and set the interval of its checkpoints."""
     folder.mkdir()
-    lay_out(config, arguments.data, folder)
+    lay_out(cell, folder)
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")
-    params["runner"]["checkpoint_seconds"] = arguments.checkpoint_seconds
+    params["runner"]["checkpoint_seconds"] = interval
     yaml.dump(params, folder / "params.yaml")
     return folder
 
 
-def start(config: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
+def start(cell: CellConfig, folder: Path) -> subprocess.Popen[str]:
     """Start the stage in `folder`, as the leader of a group of processes."""
     return subprocess.Popen(
-        [sys.executable, "stages/train.py", config["method"], config["task"]],
+        [sys.executable, "stages/train.py", cell.run.method],
         cwd=folder,
         env=environment(folder),
         start_new_session=True,
@@ -102,13 +99,13 @@ def complete(process: subprocess.Popen[str]) -> None:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Return what the stage wrote, by its place, without timings."""
+    """Return what the stage wrote, by its place, without what holds seconds."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in (folder / "runs").rglob("*")
-        if path.is_file() and path.name != "timings.csv"
+        if path.is_file() and path.name not in ("timings.csv", "manifest.json")
     }
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,12 +1,11 @@
 """Peak resident memory of a few training steps: LoRA beside full fine-tuning.
 
-The model has the shape of BERT-base and random weights; every measurement is a fresh process, whose
-peak includes Python and its libraries.
+The model has the shape of BERT-base and random weights, all else is as the study in this folder
+says; every measurement is a fresh process, whose peak includes Python and its libraries.
 
     python benchmarks/memory.py --rounds 3
 """
 
-import argparse
 import multiprocessing
 import resource
 import statistics
@@ -14,22 +13,25 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-METHODS: dict[str, dict[str, Any]] = {
-    "lora": {"r": 8, "alpha": 16.0, "dropout": 0.0, "targets": ["query", "value"]},
-    "full_ft": {"save_weights": False},
-}
+from cells import options, read_cell, spread
+from peft_study.errors import run_command
+from peft_study.run_config import RunConfig
+
+T = TypeVar("T")
+METHODS = ("lora", "full_ft")
 SHAPES = ((16, 128), (8, 64))  # examples a batch, tokens an example
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3, help="optimiser steps a measurement")
     arguments = parser.parse_args()
+    configs = {method: read_cell(method, arguments.task).run for method in METHODS}
     peaks: dict[tuple[str, tuple[int, int]], list[float]] = {
         (method, shape): [] for shape in SHAPES for method in METHODS
     }
@@ -38,17 +40,18 @@ def main() -> None:
         for number in range(arguments.rounds):
             order = list(peaks) if number % 2 == 0 else list(reversed(peaks))
             for method, shape in order:
-                peak = in_fresh_process(peak_memory, model, method, shape, arguments.steps)
+                peak = in_fresh_process(peak_memory, configs[method], model, shape, arguments.steps)
                 peaks[method, shape].append(peak)
     print("| batch | LoRA, GiB | full fine-tuning, GiB | LoRA / full |")
     print("| --- | ---: | ---: | ---: |")
     for shape in SHAPES:
         lora, full = peaks["lora", shape], peaks["full_ft", shape]
         ratio = statistics.median(lora) / statistics.median(full)
-        print(f"| {shape[0]} x {shape[1]} | {spread(lora)} | {spread(full)} | {ratio:.2f} |")
+        columns = f"{spread(lora, '.2f')} | {spread(full, '.2f')} | {ratio:.2f}"
+        print(f"| {shape[0]} x {shape[1]} | {columns} |")
 
 
-def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
     """Call `function` in a process of its own, which starts with none of this one's memory."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
@@ -63,11 +66,10 @@ def save_model(folder: str) -> None:
     Path(folder, "vocab.txt").touch()
 
 
-def peak_memory(model_folder: str, method: str, shape: tuple[int, int], steps: int) -> float:
+def peak_memory(config: RunConfig, folder: str, shape: tuple[int, int], steps: int) -> float:
     """Train `steps` batches of random tokens; return this process's peak memory in GiB."""
     import torch
 
-    from peft_study.data.tasks import TASKS
     from peft_study.training import loop
     from peft_study.training.batches import Split
 
@@ -75,43 +77,20 @@ def peak_memory(model_folder: str, method: str, shape: tuple[int, int], steps: i
     rows = steps * batch_size
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(1000, 30000, (rows, length), generator=generator)
-    labels = torch.randint(2, (rows,), generator=generator)
+    labels = torch.zeros(rows, dtype=torch.long if config.definition.labels else torch.float)
     split = Split([str(row) for row in range(rows)], {"input_ids": list(tokens)}, labels)
-    task = TASKS["movie_polarity"]
-    hyper = {
-        "epochs": 1,
-        "batch_size": batch_size,
-        "gradient_accumulation_steps": 1,
-        "learning_rate": 1e-4,
-        "warmup_ratio": 0.0,
-        "weight_decay": 0.01,
-        "adam_beta2": 0.999,
-        "max_grad_norm": 1.0,
-        "head": "trained",
-        "device": "cpu",
-        "precision": "float32",
-    }
-    config = {
-        "method": method,
-        "task_definition": asdict(task),
-        "model": model_folder,
-        "model_revision": None,
-        "adapter": METHODS[method],
-        "train": hyper,
-    }
+    hyper = replace(config.train, epochs=1, batch_size=batch_size, gradient_accumulation_steps=1)
+    hyper = replace(hyper, device="cpu", precision="float32")
+    encoder = replace(config.encoder, name=folder, revision=None)
+    config = replace(config, encoder=encoder, train=hyper)
     accelerator = loop.make_accelerator(hyper)
     _, model = loop.build(config, seed=1)
     adamw = loop.make_optimizer(model, hyper)
-    for _ in loop.training_steps(model, adamw, split, task, hyper, 1, accelerator):
+    for _ in loop.training_steps(model, adamw, split, config.definition, hyper, 1, accelerator):
         pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20  # bytes, or KiB
 
 
-def spread(values: list[float]) -> str:
-    """Format the median and the range."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
-
-
 if __name__ == "__main__":
-    main()
+    run_command(main)

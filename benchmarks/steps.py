@@ -3,30 +3,29 @@
 Every round measures the peak and, for each method, the same batches of real data from a fresh
 start; the shares compare what was measured within one round.
 
-    python benchmarks/steps.py --data data/prepared/movie_polarity \
-        --config configs/train/lora-movie_polarity.json configs/train/full_ft-movie_polarity.json
+    python benchmarks/steps.py --methods lora full_ft --task movie_polarity
 """
 
-import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from torch.autograd.profiler_util import FunctionEvent
 from torch.nn.functional import linear
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from peft_study.data.tasks import Task
-from peft_study.files import read_json
+from cells import options, read_cell, spread
+from peft_study.errors import run_command
 from peft_study.profiling.meters import PhaseClock
+from peft_study.run_config import RunConfig
 from peft_study.training import loop
 from peft_study.training.batches import load_splits
-from speed import spread
 
 WARM_UP_STEPS = 3
 # Rows, inner size and columns of the products whose best speed counts as the machine's peak.
@@ -77,61 +76,57 @@ class Measurement(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--config", type=Path, nargs="+", required=True, help="of configs/train/")
-    parser.add_argument("--data", type=Path, required=True, help="a folder of data/prepared/")
+    parser = options(__doc__)
+    parser.add_argument("--methods", nargs="+", default=["lora", "full_ft"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10, help="measured steps a round")
     arguments = parser.parse_args()
-    configs = {path.stem: read_json(path) for path in arguments.config}
-    loop.make_accelerator(next(iter(configs.values()))["train"])
+    task, steps = arguments.task, arguments.steps
+    configs = {f"{method}-{task}": read_cell(method, task).run for method in arguments.methods}
+    loop.make_accelerator(next(iter(configs.values())).train)
     check_counter()
-    steps, data = arguments.steps, arguments.data
-    flops = {name: count_flops(config, data, steps) for name, config in configs.items()}
+    flops = {name: count_flops(config, steps) for name, config in configs.items()}
     found: dict[str, list[Measurement]] = {name: [] for name in configs}
     for number in range(arguments.rounds):
         for name in configs if number % 2 == 0 else reversed(configs):
             # Before and after, since a shared machine's speed drifts.
             before = measure_peak()
-            tokens, seconds, phases = measure_steps(configs[name], data, steps)
+            tokens, seconds, phases = measure_steps(configs[name], steps)
             peak = max(before, measure_peak())
             speeds = (tokens / seconds, flops[name] / seconds)
             per_step = {phase: spent / steps for phase, spent in phases.items()}
             found[name].append(Measurement(*speeds, peak, per_step))
     print_speeds(found)
     print_phases(found)
-    print_products(configs, data, arguments.rounds)
+    print_products(configs, arguments.rounds)
     for name, config in configs.items():
-        print_operators(name, config, data, steps)
+        print_operators(name, config, steps)
 
 
 def training(
-    config: dict[str, Any],
-    data: Path,
+    config: RunConfig,
     phase: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[loop.Step]:
     """Build the model of `config` and yield its steps, warmed up; every call yields the same ones.
 
     All that this benchmark knows of the training loop stands here.
     """
-    train, _ = load_splits(data)
+    train, _ = load_splits(Path("data/prepared", config.task))
     _, model = loop.build(config, seed=1)
-    task, hyper = Task.from_config(config["task_definition"]), config["train"]
+    task, hyper = config.definition, config.train
     adamw = loop.make_optimizer(model, hyper)
     accelerator = loop.make_accelerator(hyper)
     steps = loop.training_steps(model, adamw, train, task, hyper, 1, accelerator, phase=phase)
     return islice(steps, WARM_UP_STEPS, None)
 
 
-def measure_steps(
-    config: dict[str, Any], data: Path, number: int
-) -> tuple[int, float, dict[str, float]]:
+def measure_steps(config: RunConfig, number: int) -> tuple[int, float, dict[str, float]]:
     """Measure `number` steps after the warm-up: tokens (without padding), seconds, those by phase.
 
     The first of the steps includes the warm-up, since nothing runs before it is asked for.
     """
     phases = PhaseClock(torch.device("cpu"))
-    steps = training(config, data, phases.phase)
+    steps = training(config, phases.phase)
     next(steps)
     phases.take()
     clock = time.perf_counter()
@@ -139,12 +134,12 @@ def measure_steps(
     return tokens, time.perf_counter() - clock, phases.take()
 
 
-def count_flops(config: dict[str, Any], data: Path, number: int) -> int:
+def count_flops(config: RunConfig, number: int) -> int:
     """Return the operations of the matrix multiplications in the steps that are measured.
 
     Those actually done are counted, padding included: 2 m k n for (m, k) times (k, n).
     """
-    steps = training(config, data)
+    steps = training(config)
     next(steps)
     with counter() as counted:
         for _ in range(number):
@@ -212,10 +207,10 @@ def print_phases(found: dict[str, list[Measurement]]) -> None:
         print(f"| {name} | {' | '.join(columns)} |")
 
 
-def print_products(configs: dict[str, dict[str, Any]], data: Path, rounds: int) -> None:
+def print_products(configs: dict[str, RunConfig], rounds: int) -> None:
     """Print how fast the products of the encoder's layers are with nothing else around them."""
     # Every configuration sees the same batches.
-    tokens = next(training(next(iter(configs.values())), data)).tokens
+    tokens = next(training(next(iter(configs.values())))).tokens
     shapes = set()
     for config in configs.values():
         _, model = loop.build(config, seed=1)
@@ -234,9 +229,9 @@ def print_products(configs: dict[str, dict[str, Any]], data: Path, rounds: int) 
         print(f"| {' x '.join(map(str, shape))} | {' | '.join(columns)} |")
 
 
-def print_operators(name: str, config: dict[str, Any], data: Path, number: int) -> None:
+def print_operators(name: str, config: RunConfig, number: int) -> None:
     """Print each group's share of the time that operators take; Python's own time is left out."""
-    steps = training(config, data)
+    steps = training(config)
     next(steps)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         for _ in range(number):
@@ -250,7 +245,7 @@ def print_operators(name: str, config: dict[str, Any], data: Path, number: int) 
         print(f"| {group} | {spent / number / 1000:.1f} | {spent / total:.1%} |")
 
 
-def group_of(event: Any) -> str:
+def group_of(event: FunctionEvent | None) -> str:
     """Return the group of a profiled operator: its own, or that of the nearest one around it."""
     while event is not None:
         for group, names in GROUPS.items():
@@ -261,4 +256,4 @@ def group_of(event: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,22 +1,20 @@
 """One run as a user of Hugging Face's run_glue.py trains it: `transformers.Trainer` and PEFT.
 
-Model, head, data and hyperparameters are those of a configuration of `configs/train/`. Where
-run_glue.py would spend more time on something that we do not measure, the peer is spared it: the
-rows are tokenised already, nothing is saved, nothing is logged but the evaluations.
+Model, head, data and hyperparameters are those of a cell of the study. Where run_glue.py would
+spend more time on something that we do not measure, the peer is spared it: the rows are tokenised
+already, nothing is saved, nothing is logged but the evaluations.
 
-    python benchmarks/trainer_peft.py configs/train/lora-movie_polarity.json \
-        data/prepared/movie_polarity --seed 1 --padding longest --output result.json
+    python benchmarks/trainer_peft.py --method lora --task movie_polarity --output result.json
 """
 
-import argparse
 import math
 import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import (
@@ -25,15 +23,20 @@ from transformers import (
     EvalPrediction,
     Trainer,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
 
+from cells import PeerRun, options, read_cell
 from peft_study.data.metrics import score
 from peft_study.data.tasks import Task
 from peft_study.encoders.backbone import load_model, projections
 from peft_study.encoders.pretrained import model_folder
-from peft_study.files import read_json, write_json
+from peft_study.errors import StudyError, run_command
+from peft_study.files import write_json
+from peft_study.run_config import AdapterHSettings, Hyperparameters, LoraSettings, RunConfig
 from peft_study.training.loop import evaluation_points
 
 WARM_UP_STEPS = 5
@@ -47,41 +50,42 @@ class Evaluations(TrainerCallback):
         self.points = points
         self.seconds: list[float] = []
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, *_: object, **__: object) -> None:
         self.clock = time.perf_counter()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         self.seconds.append(time.perf_counter() - self.clock)
         self.clock = time.perf_counter()
         control.should_evaluate = state.global_step in self.points
 
-    def on_evaluate(self, *_: Any, **__: Any) -> None:
+    def on_evaluate(self, *_: object, **__: object) -> None:
         self.clock = time.perf_counter()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("config", type=Path, help="a file of configs/train/")
-    parser.add_argument("data", type=Path, help="a folder of data/prepared/")
+    parser = options(__doc__)
+    parser.add_argument("--method", default="lora")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--padding", choices=("longest", "128"), default="longest")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    config = read_json(arguments.config)
-    write_json(arguments.output, train(config, arguments.data, arguments.seed, arguments.padding))
+    config = read_cell(arguments.method, arguments.task).run
+    write_json(arguments.output, train(config, arguments.seed, arguments.padding))
 
 
-def train(config: dict[str, Any], data: Path, seed: int, padding: str) -> dict[str, Any]:
+def train(config: RunConfig, seed: int, padding: str) -> PeerRun:
     """Train one run; return its scores, steps and seconds."""
-    task, hyper = Task.from_config(config["task_definition"]), config["train"]
-    rows = datasets.load_from_disk(str(data))
-    steps_per_epoch = math.ceil(len(rows["train"]) / hyper["batch_size"])
-    points = evaluation_points(hyper["epochs"], steps_per_epoch, hyper["evaluations_per_epoch"])
+    task, hyper = config.definition, config.train
+    rows = datasets.load_from_disk(f"data/prepared/{config.task}")
+    steps_per_epoch = math.ceil(len(rows["train"]) / hyper.batch_size)
+    points = evaluation_points(hyper.epochs, steps_per_epoch, hyper.evaluations_per_epoch)
     watch = Evaluations(points)
 
     with tempfile.TemporaryDirectory() as directory:
         trainer = Trainer(
-            model=adapted_model(config, task, seed),
+            model=adapted_model(config, seed),
             args=training_arguments(hyper, seed, directory),
             train_dataset=rows["train"],
             eval_dataset=rows["validation"],
@@ -98,56 +102,51 @@ def train(config: dict[str, Any], data: Path, seed: int, padding: str) -> dict[s
         if "eval_loss" in entry
     ]
     chosen = evaluations[-1]
-    if hyper["report"] == "best":
+    if hyper.report == "best":
         chosen = max(evaluations, key=lambda entry: entry[task.metrics[0]])
-    return {
-        "seed": seed,
-        "padding": padding,
-        "threads": torch.get_num_threads(),
-        "steps": trainer.state.global_step,
-        "seconds_per_step": statistics.mean(watch.seconds[WARM_UP_STEPS:] or watch.seconds),
-        "metric": task.metrics[0],
-        "chosen": chosen,
-        "evaluations": evaluations,
-    }
+    seconds = statistics.mean(watch.seconds[WARM_UP_STEPS:] or watch.seconds)
+    return PeerRun(torch.get_num_threads(), trainer.state.global_step, seconds, chosen, evaluations)
 
 
-def adapted_model(config: dict[str, Any], task: Task, seed: int) -> Any:
+def adapted_model(config: RunConfig, seed: int) -> torch.nn.Module:
     """Load the encoder with our head of this seed and, but for full fine-tuning, let PEFT adapt it.
 
     PEFT draws A from the same distribution as we do, but another A: the peer seeds as users do.
+
+    Raises:
+        StudyError: the peer has no such method or head.
     """
-    method, adapter = config["method"], config["adapter"]
-    if method not in ("lora", "peft_lora", "full_ft") or config["train"]["head"] != "trained":
-        raise SystemExit("only LoRA and full fine-tuning with a trained head have a peer here")
-    model = load_model(config["model"], task.num_outputs, seed, config["model_revision"])
-    if method == "full_ft":
+    encoder, settings = config.encoder, config.settings
+    if isinstance(settings, AdapterHSettings) or config.train.head != "trained":
+        raise StudyError("only LoRA and full fine-tuning with a trained head have a peer here")
+    model = load_model(encoder.name, config.definition.num_outputs, seed, encoder.revision)
+    if not isinstance(settings, LoraSettings):
         return model
     set_seed(seed)
     lora = LoraConfig(
         task_type="SEQ_CLS",  # trains the head as well
-        r=adapter["r"],
-        lora_alpha=adapter["alpha"],
-        lora_dropout=adapter["dropout"],
-        target_modules=list(projections(model, adapter["targets"])),
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(projections(model, list(settings.targets))),
     )
     return get_peft_model(model, lora)
 
 
-def training_arguments(hyper: dict[str, Any], seed: int, directory: str) -> TrainingArguments:
+def training_arguments(hyper: Hyperparameters, seed: int, directory: str) -> TrainingArguments:
     """Translate our hyperparameters; all else, as the fused AdamW, is the Trainer's default."""
     return TrainingArguments(
         output_dir=directory,
         seed=seed,
         use_cpu=True,
-        num_train_epochs=hyper["epochs"],
-        per_device_train_batch_size=hyper["batch_size"],
-        learning_rate=hyper["learning_rate"],
+        num_train_epochs=hyper.epochs,
+        per_device_train_batch_size=hyper.batch_size,
+        learning_rate=hyper.learning_rate,
         lr_scheduler_type="linear",
-        warmup_ratio=hyper["warmup_ratio"],
-        weight_decay=hyper["weight_decay"],
-        adam_beta2=hyper["adam_beta2"],
-        max_grad_norm=hyper["max_grad_norm"],
+        warmup_ratio=hyper.warmup_ratio,
+        weight_decay=hyper.weight_decay,
+        adam_beta2=hyper.adam_beta2,
+        max_grad_norm=hyper.max_grad_norm,
         eval_strategy="no",  # `Evaluations` says when
         save_strategy="no",
         logging_strategy="no",
@@ -157,11 +156,10 @@ def training_arguments(hyper: dict[str, Any], seed: int, directory: str) -> Trai
     )
 
 
-def collator(config: dict[str, Any], padding: str) -> DataCollatorWithPadding:
+def collator(config: RunConfig, padding: str) -> DataCollatorWithPadding:
     """Pad a batch to its longest row, or every row to `PADDED_LENGTH` tokens."""
-    tokenizer = AutoTokenizer.from_pretrained(
-        model_folder(config["model"], config["model_revision"])
-    )
+    folder = model_folder(config.encoder.name, config.encoder.revision)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     if padding == "longest":
         return DataCollatorWithPadding(tokenizer)
     return DataCollatorWithPadding(tokenizer, padding="max_length", max_length=PADDED_LENGTH)
@@ -169,11 +167,10 @@ def collator(config: dict[str, Any], padding: str) -> DataCollatorWithPadding:
 
 def scores_of(found: EvalPrediction, task: Task) -> dict[str, float]:
     """Score logits (rows, outputs) with the study's metrics."""
-    logits: Any = found.predictions
+    logits, labels = np.asarray(found.predictions), np.asarray(found.label_ids)
     prediction = logits.argmax(axis=-1) if task.labels else logits.squeeze(-1)
-    labels: Any = found.label_ids
     return score(task.metrics, prediction, labels)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
