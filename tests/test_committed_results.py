@@ -19,6 +19,8 @@ from peft_study.records.scores import CellStatistics, Statistics
 from peft_study.records.study import StudyInfo
 from peft_study.study import load_study
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -11,6 +11,8 @@ from peft_study.errors import StudyError
 from peft_study.methods import lora
 from peft_study.records.scores import Counts
 
+pytestmark = pytest.mark.slow
+
 
 @cache
 def counts(model: str) -> dict[str, Counts]:

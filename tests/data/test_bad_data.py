@@ -21,6 +21,8 @@ from conftest import ROOT, small_model
 from peft_study.data.sources import opinions
 from peft_study.encoders.pretrained import model_folder
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("apple", "bridge", "candle", "desert", "engine", "forest", "garden", "hammer")
 TEXTS = [f"the {a} and the {b}" for a in WORDS for b in WORDS if a != b]
 LABELS = ("bad", "good")

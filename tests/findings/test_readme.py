@@ -11,6 +11,8 @@ from peft_study.errors import StudyError
 from peft_study.findings import readme
 from peft_study.study import load_study
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_readme_shows_the_committed_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -24,6 +24,7 @@ from peft_study.running.store import RunStore
 from peft_study.stage_configs import InitConfig
 from peft_study.study import RayParams, RunnerParams
 
+pytestmark = pytest.mark.slow
 STORED = "from the run store"
 COMMAND = """
 import sys
@@ -76,7 +77,6 @@ def study(
     return Study(tmp_path, model_path, learnable, capsys)
 
 
-@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers(study: Study) -> None:
     found = []
     for workers in (1, 3):
@@ -154,7 +154,6 @@ def checkpoints(store: Path) -> set[Path]:
     return set(store.glob("unfinished/*/checkpoint-*")) | set(store.glob("runs/*"))
 
 
-@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     start: Callable[[str], Any], tmp_path: Path
 ) -> None:
@@ -181,7 +180,6 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     assert not list((store / "unfinished").iterdir())
 
 
-@pytest.mark.slow
 def test_the_processes_end_with_the_command(start: Callable[[str], Any], tmp_path: Path) -> None:
     process = start("killed")
     unfinished = tmp_path / ".run_store/unfinished"
@@ -197,7 +195,6 @@ def test_the_processes_end_with_the_command(start: Callable[[str], Any], tmp_pat
     assert {path: path.stat().st_mtime_ns for path in unfinished.rglob("*")} == states
 
 
-@pytest.mark.slow
 def test_two_commands_share_a_store(start: Callable[[str], Any], tmp_path: Path) -> None:
     processes = [start("one"), start("two")]
     printed = [process.communicate()[0] for process in processes]

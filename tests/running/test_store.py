@@ -21,6 +21,7 @@ from peft_study.running.store import PACKAGE, RunStore, fingerprint, modules_of
 RESULT = RunResult("accuracy", 1.0, 1, 1, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_it_names_the_modules_that_a_run_loads(
     model_path: Path, learnable: Path, tmp_path: Path

@@ -273,6 +273,7 @@ def offline(folder: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", [False, True])
 def test_the_pinned_revision_is_read_without_a_network(tmp_path: Path, later: bool) -> None:
     """Also where the cache holds a later one."""

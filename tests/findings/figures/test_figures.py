@@ -101,6 +101,7 @@ def by_name(found: list[Figure]) -> dict[str, Figure]:
     return {figure.name: figure for figure in found}
 
 
+@pytest.mark.slow
 def test_every_figure_is_written_with_its_n_and_its_unit(tmp_path: Path) -> None:
     found = figures(made_up(), PUBLISHED)
     assert sorted(by_name(found)) == sorted(ALL)
@@ -200,6 +201,7 @@ def test_gaps_are_named_and_one_seed_has_no_interval(name: str) -> None:
     assert "<svg" in render_svg(alone[name])
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         write_figures(figures(made_up(), PUBLISHED), tmp_path / folder)

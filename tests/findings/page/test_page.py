@@ -13,6 +13,8 @@ from conftest import ROOT
 from peft_study.files import read_json
 from peft_study.findings.page.render import render
 
+pytestmark = pytest.mark.slow
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 EVIL = '</script><script>window.evil = 1</script><img src=x onerror="window.evil = 1">'
 
