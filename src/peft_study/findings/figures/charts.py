@@ -99,7 +99,9 @@ def stacked(
     `factor` turns `field` into the unit shown, that of `end`; rows without `order` are not drawn.
     `labels` are the bars', from above, `looks` the segments', in order; `beside` shares their rows.
     """
-    axis = alt.Axis(labelLimit=BAR_LABELS, ticks=False, domain=False)
+    # As wide as said, since the text may be drawn wider than the renderer reckons.
+    width = dict.fromkeys(("labelLimit", "minExtent", "maxExtent"), BAR_LABELS)
+    axis = alt.Axis(**width, ticks=False, domain=False)
     y = alt.Y("label:N", sort=labels, title=None, axis=axis)
     base = scaled(factor, field).transform_filter("isValid(datum.order)")
     by_order = [alt.SortField("order")]
