@@ -100,8 +100,8 @@ def stacked(
     `labels` are the bars', from above, `looks` the segments', in order; `beside` shares their rows.
     """
     # As wide as said, since the text may be drawn wider than the renderer reckons.
-    width = dict.fromkeys(("labelLimit", "minExtent", "maxExtent"), BAR_LABELS)
-    axis = alt.Axis(**width, ticks=False, domain=False)
+    room = BAR_LABELS
+    axis = alt.Axis(labelLimit=room, minExtent=room, maxExtent=room, ticks=False, domain=False)
     y = alt.Y("label:N", sort=labels, title=None, axis=axis)
     base = scaled(factor, field).transform_filter("isValid(datum.order)")
     by_order = [alt.SortField("order")]
