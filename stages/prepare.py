@@ -14,7 +14,10 @@ def main() -> None:
     for folder, summary in summaries.items():
         rows = ", ".join(f"{split['rows']} {name}" for name, split in summary["splits"].items())
         dropped = sum(summary["dropped"].values())
-        print(f"prepare {summary['task']}: wrote {rows} rows to {folder}/ ({dropped} dropped)")
+        shared = summary.get("mean_overlap_of_draws")
+        draws = "" if shared is None else f"; two seeds' own draws share {shared:.0%} of their rows"
+        wrote = f"wrote {rows} rows to {folder}/ ({dropped} dropped)"
+        print(f"prepare {summary['task']}: {wrote}{draws}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ def training(*methods: str) -> set[str]:
 
 STARTS = {f"train/{method}/editorial_polarity" for method in METHODS}
 LORA, EVERYTHING = training("lora", "peft_lora"), training(*METHODS)
+PREPARED = {"prepare/movie_polarity", "prepare/tweet_rating", "prepare/editorial_polarity"}
 UNPREPARED = {"mnli_init", "prepare/intermediate", "prepare/starters"}
 
 
@@ -70,6 +71,8 @@ def before() -> dict[str, Any]:
         ("train.epochs", 3, EVERYTHING),
         # A sixth seed leaves preparation and the intermediate task alone.
         ("seeds", [1, 2, 3, 4, 5, 6], EVERYTHING),
+        # Runs find the rows that are theirs: what they are asked to do is the same.
+        ("data.resample", "per_seed", PREPARED),
         ("sweep.task", "tweet_rating", set()),
         ("analysis.iso_margin", 0.01, set()),
         ("analysis.equivalence_margin", 0.01, set()),
@@ -97,6 +100,14 @@ def test_a_parameter_concerns_the_stages_it_changes_and_no_other(
     # The report says what the study was, but not how its runs were run.
     assert ("report" in changed) == (not key.startswith("runner"))
     assert changed - {"report"} == concerned
+
+
+def test_seeds_are_drawn_for_in_the_tasks_and_not_in_the_intermediate_one(params: Params) -> None:
+    params["data"]["resample"] = "per_seed"
+    params["seeds"] = [3, 1]
+    found = parts(check_study(params))
+    assert {found[name].seeds for name in PREPARED} == {(3, 1)}
+    assert found["prepare/intermediate"].seeds == ()
 
 
 def test_a_sweep_has_a_configuration_per_cell(params: Params, before: dict[str, Any]) -> None:

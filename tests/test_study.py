@@ -71,6 +71,8 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("data.source", "files", ("data.folder", "is empty", "needs the folder")),
     ("data.source", "hub", ("has no task 'movie_polarity'", "known: ag_news")),
     ("data.folder", "data/glue", ("got 'data/glue'", "must be empty for data.source 'opinions'")),
+    ("data.resample", "per_run", ("got 'per_run'", "'none' or 'per_seed'")),
+    ("data.resample", None, ("got None", "'none' or 'per_seed'")),
     ("model.revision", "main", ("got 'main'", "40 hexadecimal digits")),
     ("model.name", "some/model", ("model.revision: is empty", "some/model", "40 hexadecimal")),
     ("tasks.tweet_rating.max_length", 7, ("got 7", "greater than or equal to 8")),

@@ -155,11 +155,14 @@ class _Resolver(Record):
 
     def preparation(self) -> PrepareConfigs:
         study, init, starters = self.study, self.study.mnli_init, self.study.starters
-        tasks = {n: self._prepare(f"tasks.{n}", n, task) for n, task in study.tasks.items()}
+        seeds = tuple(study.seeds) if study.data.resample == "per_seed" else ()
+        tasks = {n: self._prepare(f"tasks.{n}", n, task, seeds) for n, task in study.tasks.items()}
         intermediate = self._prepare("mnli_init", init.task, init) if starters else None
         return PrepareConfigs(tasks, intermediate, tuple(starters))
 
-    def _prepare(self, key: str, name: str, task: TaskParams) -> PrepareConfig:
+    def _prepare(
+        self, key: str, name: str, task: TaskParams, seeds: tuple[int, ...] = ()
+    ) -> PrepareConfig:
         data, definition = self.study.data, self.study.task_definition(name, task)
         files = task.files.model_dump() if task.files else None
         return PrepareConfig(
@@ -174,6 +177,7 @@ class _Resolver(Record):
             encoder=self.encoder,
             packages=pinned(DATA_PACKAGES),
             max_length=task.max_length or self.study.model.max_length,
+            seeds=seeds,
         )
 
     def _run(self, method: str, name: str, task: TaskParams) -> RunConfig:

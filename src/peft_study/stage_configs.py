@@ -9,7 +9,8 @@ class PrepareConfig(Record):
     """One task to prepare; `key` is that of the parameters, for messages.
 
     `location` decides the rows, as its source's `locate` returned it; of `train_rows` and
-    `validation_rows` None takes all; `max_length` counts tokens, special ones included.
+    `validation_rows` None takes all; `max_length` counts tokens, special ones included; each of
+    `seeds` draws training rows of its own.
     """
 
     key: str
@@ -23,6 +24,7 @@ class PrepareConfig(Record):
     encoder: Encoder
     packages: dict[str, str]
     max_length: int
+    seeds: tuple[int, ...] = ()
 
 
 class PrepareConfigs(Record):

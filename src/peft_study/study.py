@@ -59,6 +59,7 @@ class DataParams(_Block):
     source: Literal["opinions", "files", "hub"]
     folder: Name | None = None
     split_seed: Seed
+    resample: Literal["none", "per_seed"] = "none"
 
 
 class FilesParams(_Block):

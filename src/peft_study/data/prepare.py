@@ -1,8 +1,11 @@
 """From a source's rows to the two tokenised splits that training reads."""
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +51,14 @@ def prepare(config: PrepareConfig, directory: Path) -> dict[str, Any]:
     them, and `label` (int class or float score), and `summary.json`: rows, rows dropped and why,
     a hash of the row ids, label counts, token-length percentiles and the baseline's scores.
 
+    Each of `config.seeds` has the same in a folder `seed-<n>`, with a draw of training rows of its
+    own and the same rows held out; the summary of `directory` then has `mean_overlap_of_draws`, the
+    mean share of rows that two draws have in common (None for a single seed). The draw in
+    `directory` itself, on which costs are measured, is the one without seeds. The task's baseline
+    is the constant of that draw: it stays the same when seeds are added.
+
     Raises StudyError if the source fails, holds too few rows or one class only, or much of the
-    validation split stands in the training split.
+    validation split stands in the training split; so does every draw.
     """
     task, encoder = config.definition, config.encoder
     found = load_source(config.source).read_rows(config.task, task, config.location)
@@ -60,11 +69,35 @@ def prepare(config: PrepareConfig, directory: Path) -> dict[str, Any]:
             f"{config.key}: {dropped['also_in_validation']} training rows stand in the "
             f"validation split of {official}; give other files"
         )
+    asked = rows, config.train_rows, config.validation_rows, config.split_seed
     try:
-        sides = split(rows, config.train_rows, config.validation_rows, config.split_seed)
+        draws = {seed: split(*asked, seed) for seed in config.seeds}
+        shared = split(*asked)
     except StudyError as error:
         raise StudyError(f"{config.key}.{error}") from None
     tokenizer = load_tokenizer(encoder.name, encoder.revision)
+    for stale in directory.glob("seed-*"):  # a run would take it for its own
+        shutil.rmtree(stale)
+    for seed, sides in draws.items():
+        own = replace(config, key=f"{config.key}, the draw of seed {seed}")
+        summary = _write_splits(own, directory / f"seed-{seed}", sides, dropped, tokenizer)
+        write_json(directory / f"seed-{seed}/summary.json", summary)
+    summary = _write_splits(config, directory, shared, dropped, tokenizer)
+    if draws:
+        summary["mean_overlap_of_draws"] = mean_overlap([train for train, _ in draws.values()])
+    write_json(directory / "summary.json", summary)
+    return summary
+
+
+def _write_splits(
+    config: PrepareConfig,
+    directory: Path,
+    sides: tuple[list[Row], list[Row]],
+    dropped: dict[str, int],
+    tokenizer: Any,
+) -> dict[str, Any]:
+    """Tokenise the rows of both sides, write and verify them; return their summary."""
+    task, encoder = config.definition, config.encoder
     train, held_out = (tokenise(side, tokenizer, config.max_length) for side in sides)
     vocabulary = model_config(encoder.name, encoder.revision)["vocab_size"]
     highest = max(pc.max(pc.list_flatten(t["input_ids"])).as_py() for t in (train, held_out))
@@ -78,7 +111,7 @@ def prepare(config: PrepareConfig, directory: Path) -> dict[str, Any]:
     seen = set(map(tuple, held_out["input_ids"].to_pylist()))
     # Cut to max_length, different texts may read the same.
     leaks = [tuple(ids) in seen for ids in train["input_ids"].to_pylist()]
-    dropped["also_in_validation"] += sum(leaks)
+    leaked = dropped["also_in_validation"] + sum(leaks)
     if sum(leaks) > MOST_SHARED * len(held_out):
         raise StudyError(
             f"{config.key}: {sum(leaks)} training rows read as one of the {len(held_out)} "
@@ -95,14 +128,12 @@ def prepare(config: PrepareConfig, directory: Path) -> dict[str, Any]:
     splits = {n: datasets.Dataset(table, fingerprint="prepared") for n, table in tables.items()}
     datasets.DatasetDict(splits).save_to_disk(str(directory))
     verify(directory, [*sides[0], *sides[1]], tokenizer, config.max_length)
-    summary = {
+    return {
         "task": config.task,
-        "dropped": dropped,
+        "dropped": dropped | {"also_in_validation": leaked},
         "baseline": baseline(task, **labels),
         "splits": {name: _describe(task, table) for name, table in tables.items()},
     }
-    write_json(directory / "summary.json", summary)
-    return summary
 
 
 def clean(rows: Iterable[Row], task: Task) -> tuple[list[Row], dict[str, int]]:
@@ -140,24 +171,38 @@ def _spelling(text: str) -> str:
 
 
 def split(
-    rows: list[Row], train_rows: int | None, validation_rows: int | None, seed: int
+    rows: list[Row],
+    train_rows: int | None,
+    validation_rows: int | None,
+    seed: int,
+    draw: int | None = None,
 ) -> tuple[list[Row], list[Row]]:
     """Draw a training and a validation split that share no row and no group.
 
     Rows whose source does not say on which side they are are placed by a hash of the seed and the
     group, so a group that one task holds out, no other task with that seed trains on: not even the
-    intermediate task. The hash also decides which rows are drawn first; None takes all.
-    Raises StudyError if there are fewer rows than asked for.
+    intermediate task. The hash also decides which rows are drawn first; None takes all. With the
+    seed of a run as `draw`, the training rows are those that a hash of both seeds puts first, and
+    the validation rows are the same.
+    Raises StudyError if there are fewer rows than asked for, or every `draw` would take them all.
     """
 
-    def place(group: str) -> float:
-        digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
+    def place(*key: object) -> float:
+        digest = hashlib.sha256(":".join(map(str, key)).encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64
 
-    places = {row.group: place(row.group) for row in rows}
+    places = {row.group: place(seed, row.group) for row in rows}
     sides: dict[str, list[Row]] = {"train": [], "validation": []}
     for row in sorted(rows, key=lambda row: (places[row.group], row.group)):
         sides[row.split or ("validation" if places[row.group] < HELD_OUT else "train")].append(row)
+    if draw is not None:
+        if train_rows is None or train_rows >= len(sides["train"]):
+            raise StudyError(
+                f"train_rows: got {train_rows}; must be below the {len(sides['train'])} that are "
+                "there, so that data.resample 'per_seed' draws other rows for each seed; draw "
+                "fewer, or set data.resample to 'none'"
+            )
+        sides["train"].sort(key=lambda row: (place(seed, draw, row.group), row.group))
     for name, wanted in (("train", train_rows), ("validation", validation_rows)):
         found = len(sides[name])
         if wanted and found < wanted:
@@ -239,6 +284,17 @@ def baseline(task: Task, train: list[float], validation: list[float]) -> dict[st
     """Score a constant prediction: the majority class of `train`, or its mean for regression."""
     constant = Counter(train).most_common(1)[0][0] if task.labels else float(np.mean(train))
     return score(task.metrics, np.full(len(validation), constant), np.asarray(validation))
+
+
+def mean_overlap(draws: list[list[Row]]) -> float | None:
+    """Return the mean share of rows that two draws of one size have in common; None for one draw.
+
+    Scores vary less over such draws than over new samples; the variance of a mean would be smaller
+    by this very share.
+    """
+    drawn = [{row.id for row in draw} for draw in draws]
+    shares = [len(one & other) / len(one) for one, other in combinations(drawn, 2)]
+    return float(np.mean(shares)) if shares else None
 
 
 def _describe(task: Task, table: pa.Table) -> dict[str, object]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from peft_study.data.draws import rows_of
 from peft_study.data.metrics import score
 from peft_study.data.tasks import Task
 from peft_study.files import read_json, replacing, sha256, write_json
@@ -61,8 +62,12 @@ def evaluate(config: CellConfig, runs: Path, prepared: Path) -> Cell:
         # Of equals the earliest is the best.
         best = max(evaluations, key=lambda found: found.scores[task.metrics[0]])
         seeds[str(seed)] = RunScores(evaluations[0], best, evaluations[-1])
-    splits = summary["splits"].items()
-    data = {name: Rows(split["rows"], split["sha256_of_ids"]) for name, split in splits}
+    data = {}
+    for seed in config.seeds:
+        own = rows_of(prepared, seed)
+        for split, found in read_json(own / "summary.json")["splits"].items():
+            name = f"train seed {seed}" if split == "train" and own != prepared else split
+            data[name] = Rows(found["rows"], found["sha256_of_ids"])
     about = config.run.task, config.run.method, config.run.train.report, summary["baseline"]
     return Cell(*about, data, counts, seeds, failed)
 

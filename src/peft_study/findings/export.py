@@ -68,7 +68,7 @@ def _model_card(study: StudyInfo, cell: Cell, seed: str) -> str:
         shown.append(GAP if std is None else f"{std:.4f}")
         rows.append(f"| {metric} | {' | '.join(shown)} | {len(scores)} |")
     meaning = f"in the order {', '.join(labels)}" if labels else "one score"
-    held_out = cell.data["validation"].rows
+    train, held_out = cell.trained_on(seed), cell.data["validation"].rows
     alpha, dropout = (f"{method.settings[key]:g}" for key in ("alpha", "dropout"))
     return f"""---
 library_name: peft
@@ -94,8 +94,8 @@ As fractions, at the {cell.report} evaluation of the run on {held_out:,} held-ou
 
 ## Training
 
-{cell.data["train"].rows:,} rows of `{task}` (source: {study.data.source}; SHA-256 of their ids
-`{cell.data["train"].sha256_of_ids}`), starting from {start}. Texts were truncated at
+{train.rows:,} rows of `{task}` (source: {study.data.source}; SHA-256 of their ids
+`{train.sha256_of_ids}`), starting from {start}. Texts were truncated at
 {model.max_length} tokens.
 
 ## Use

@@ -55,7 +55,7 @@ class Cell(Record):
     method: str
     report: Report
     baseline: dict[str, float]  # by metric, of the majority class or the mean
-    data: dict[str, Rows]  # by split
+    data: dict[str, Rows]  # by split; `train seed 1` is seed 1's own draw
     trainable: Counts
     seeds: dict[str, RunScores]
     # Why a seed has no scores: such a cell decides nothing, and is a gap.
@@ -71,6 +71,10 @@ class Cell(Record):
     @property
     def metrics(self) -> list[str]:
         return list(next(iter(self.seeds.values())).best.scores)
+
+    def trained_on(self, seed: str) -> Rows:
+        """Return the training rows of a seed: its own, or those that all seeds share."""
+        return self.data.get(f"train seed {seed}") or self.data["train"]
 
     def scores(self, metric: str, evaluation: Report | None = None) -> dict[str, float]:
         """Return the score of each seed at an evaluation, by default the one that is reported."""

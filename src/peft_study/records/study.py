@@ -57,6 +57,7 @@ class DataInfo(Record):
     source: str
     folder: str | None
     split_seed: int
+    resample: str = "none"
 
 
 class InitInfo(Record):

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import Timeout
 from tqdm import tqdm
 
+from peft_study.data.draws import rows_of
 from peft_study.errors import StudyError
 from peft_study.files import read_json, write_json
 from peft_study.records import Record
@@ -26,7 +27,7 @@ START = "start.json"  # says, beside its weights, what a start is
 class Cell(Record):
     """The runs of one configuration: a folder `seed-<n>/` in `directory` for each of its seeds.
 
-    `data` and `start` are those of `peft_study.training.loop.train_run`.
+    `data` is what `peft_study.data.prepare` wrote for the task, `start` as `train_run` has it.
     """
 
     config: CellConfig
@@ -41,6 +42,11 @@ class Job(Record):
     cell: Cell
     seed: int
     fingerprint: str
+
+    @property
+    def data(self) -> Path:
+        """The folder of the run's rows."""
+        return rows_of(self.cell.data, self.seed)
 
     @property
     def directory(self) -> Path:
@@ -70,7 +76,8 @@ def run_cells(cells: list[Cell], runner: RunnerParams) -> None:
                 write_json(job.directory / "run.json", {"seed": seed, "failure": failure})
                 print(f"{job}: no result: {failure}")
                 continue
-            job = Job(cell, seed, fingerprint(cell.config.run, seed, cell.data, cell.start))
+            data = rows_of(cell.data, seed)
+            job = Job(cell, seed, fingerprint(cell.config.run, seed, data, cell.start))
             if result := _stored(store, job):
                 print(f"{job}: {result}, from the run store")
             else:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from peft_study.data.draws import rows_of
 from peft_study.encoders.pretrained import model_config, model_folder
 from peft_study.errors import StudyError
 from peft_study.files import read_json
@@ -107,8 +108,9 @@ def estimated_bytes(cell: Cell) -> float:
     run, hyper = cell.config.run, cell.config.run.train
     encoder = run.encoder.name, run.encoder.revision
     weights = sum(file.stat().st_size for file in model_folder(*encoder).glob("*.safetensors"))
-    shape, splits = model_config(*encoder), read_json(cell.data / "summary.json")["splits"]
-    longest = max(split["token_length_percentiles"]["100"] for split in splits.values())
+    shape, folders = model_config(*encoder), {rows_of(cell.data, n) for n in cell.config.seeds}
+    found = [split for at in folders for split in read_json(at / "summary.json")["splits"].values()]
+    longest = max(split["token_length_percentiles"]["100"] for split in found)
     tokens = math.ceil(hyper.batch_size / hyper.gradient_accumulation_steps) * longest
     per_token = 20 * shape["hidden_size"] + 3 * shape["num_attention_heads"] * longest
     copies = 5 if METHODS[run.method].family == "full" else 1
@@ -152,7 +154,7 @@ def _trained(job: Job, store: RunStore, checkpoint_seconds: float) -> RunResult:
         if result is None:
             shutil.rmtree(directory, ignore_errors=True)
             checkpoint = Checkpoint(store.unfinished(job.fingerprint), checkpoint_seconds)
-            what = cell.config.run, job.seed, cell.data, cell.start
+            what = cell.config.run, job.seed, job.data, cell.start
             result = train_run(*what, directory, checkpoint)
             store.keep(job.fingerprint, directory, result)
     store.trim()

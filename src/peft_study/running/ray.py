@@ -57,11 +57,11 @@ def train(
         remote = ray.remote(_train).options(
             num_cpus=wanted.num_cpus, num_gpus=wanted.num_gpus, memory=memory, max_retries=RETRIES
         )
-        folders = {folder for job in jobs for folder in (job.cell.data, job.cell.start) if folder}
+        folders = {folder for job in jobs for folder in (job.data, job.cell.start) if folder}
         sent = {folder: ray.put(_read(folder)) for folder in folders}
         futures = {}
         for job in jobs:
-            data, start = sent[job.cell.data], sent[job.cell.start] if job.cell.start else None
+            data, start = sent[job.data], sent[job.cell.start] if job.cell.start else None
             futures[remote.remote(job.cell.config.run, job.seed, data, start)] = job
         while futures:
             (done,), _ = ray.wait(list(futures), num_returns=1)
