@@ -1,11 +1,11 @@
-"""Stage `parity`: compare our LoRA with PEFT's and loralib's, in counts and in numbers."""
+"""Stage `parity`: compare our LoRA with PEFT's and loralib's, in counts, numbers and a run."""
 
 from pathlib import Path
 
 from peft_study.encoders.pretrained import model_folder
 from peft_study.errors import run_command
 from peft_study.files import read_record, write_json
-from peft_study.parity import parity
+from peft_study.parity.certificate import parity
 from peft_study.stage_configs import ParityConfig
 
 

@@ -199,7 +199,8 @@ def parity() -> costs.Parity:
         name: scores.Counts(36_864 * (at.rank or 0), 1538, 0) for name, at in settings.items()
     }
     differences = (
-        costs.ParityDifference("peft_lora", WEIGHTS[1], "", {"forward": 0.0}),
-        costs.ParityDifference(None, (), "merge", {"merged_forward": 6.33e-08}),
+        costs.ParityDifference("peft_lora", WEIGHTS[1], "", {"forward": 0.0}, 3, 16.0, 0.1),
+        costs.ParityDifference(None, (), "merge", {"merged_forward": 6.33e-08}, 3, 16.0, 0.1),
     )
-    return costs.Parity("minilm", 1e-05, settings, {"bert-base": counts}, differences)
+    checked = ("Dropout: 10.0% dropped in training.",)
+    return costs.Parity("minilm", 1e-05, settings, {"bert-base": counts}, differences, checked)

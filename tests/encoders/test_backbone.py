@@ -11,10 +11,10 @@ from transformers import CONFIG_MAPPING, BertConfig, BertForSequenceClassificati
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSIFIERS
 
 from conftest import CONFIGS, make_config, small_model
-from peft_study import parity
 from peft_study.encoders.architectures import ARCHITECTURES
 from peft_study.encoders.backbone import head_parameters, load_model, projections
 from peft_study.errors import StudyError
+from peft_study.parity import counts
 from peft_study.training.batches import Split
 from peft_study.training.loop import train_run
 from peft_study.training.packing import classify, pack
@@ -89,6 +89,6 @@ def test_an_architecture_is_a_row_of_the_table(
     batch = pack(Split(["a", "b"], {"input_ids": list(ids)}, torch.zeros(2)), [0, 1], model)
     torch.testing.assert_close(classify(model, batch), model(ids))
     assert len(projections(model, ["query", "value"])) == 4
-    assert parity.encoder_parameters(config) == model.trunk.num_parameters()
+    assert counts.encoder_parameters(config) == model.trunk.num_parameters()
     run = make_config("lora", tmp_path, epochs=1)
     assert train_run(run, 1, learnable, None, tmp_path / "run").steps == 8

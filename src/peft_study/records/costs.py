@@ -182,19 +182,30 @@ class Profile(Record):
 
 
 class ParityDifference(Record):
-    """The largest absolute differences seen, by quantity, to another implementation of LoRA."""
+    """The largest absolute differences seen, by quantity, to another implementation of LoRA.
 
-    method: str | None  # the other implementation
+    `method` is the other implementation, `what` says what was compared, or how. `dropout` is that
+    of LoRA, in training steps.
+    """
+
+    method: str | None
     weights: tuple[str, ...]
-    what: str  # was compared, where no method was
+    what: str
     largest: dict[str, float]
+    rank: int
+    alpha: float
+    dropout: float
 
 
 class Parity(Record):
-    """`metrics/parity.json`: counts by model and setting, on which all implementations agree."""
+    """`metrics/parity.json`: counts by model and setting, on which all implementations agree.
+
+    `checked` says in words what else was found to hold.
+    """
 
     model: str
     tolerance: float
     settings: dict[str, Recipe]
     counts: dict[str, dict[str, Counts]]
     differences: tuple[ParityDifference, ...]
+    checked: tuple[str, ...] = ()
