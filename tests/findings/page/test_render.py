@@ -66,8 +66,8 @@ def words(html: str) -> str:
         "Energy was not measured: RAPL cannot be read.",
         "film_review: LoRA (ours) 74.2 2 of 3 2.0 24.4",  # equal scores
         "LoRA (ours), r = 2, query+value 73,728 LoRA (ours), r = 16, query+value 589,824",  # parity
-        "6.3e-08",
-        "Tolerance: 1e-05.",
+        "Merge r = 3, alpha = 16, dropout 0.1 merged forward 6.3e-08",
+        "Tolerance: 1e-05. Dropout: 10.0% dropped in training.",
         "1 h 02 min 05 s",  # what ran
         "Memory 25.3 GB",
         "805617e2",

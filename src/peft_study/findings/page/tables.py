@@ -186,15 +186,18 @@ def _counts(parity: Parity, study: StudyInfo) -> Table:
 
 
 def _parity(parity: Parity, study: StudyInfo) -> Table:
-    rows, notes = [], (f"Tolerance: {parity.tolerance:.0e}.",)
+    rows, notes = [], (f"Tolerance: {parity.tolerance:.0e}.", *parity.checked)
     for found in parity.differences:
         other = _setting(Recipe(found.method, weights=found.weights), study)
-        compared = other if found.method else found.what.capitalize()
+        how = f", {found.what}" if found.what else ""
+        compared = other + how if found.method else found.what.capitalize()
+        at = f"r = {found.rank}, alpha = {found.alpha:g}, dropout {found.dropout:g}"
         for name, value in found.largest.items():
-            rows.append([compared, name.replace("_", " "), f"{value:.1e}" if value else "0"])
+            shown = f"{value:.1e}" if value else "0"
+            rows.append([compared, at, name.replace("_", " "), shown])
     caption = f"Largest absolute differences seen on {parity.model}"
-    head = ["Compared with ours", "Of what", "Largest difference"]
-    return Table("parity-differences", caption, head, rows, [PARITY], (1,), notes)
+    head = ["Compared with ours", "LoRA at", "Of what", "Largest difference"]
+    return Table("parity-differences", caption, head, rows, [PARITY], (1, 2), notes)
 
 
 def _machine(results: Results) -> Table:
