@@ -44,6 +44,17 @@ ROOT = Path(__file__).parent.parent
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one more than the cores: a test often waits for the processes that it started."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests: one process builds their project while others test units."""
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+
+
 _SIZE: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

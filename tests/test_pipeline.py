@@ -121,12 +121,12 @@ def test_one_encoder_may_start_all_methods(project: Project) -> None:
     starts = project.folder / "init"
     assert (starts / "lora/start/adapter_model.safetensors").is_file()
     project.set("mode: per_method", "mode: full_ft")
-    printed = project.run("dvc", "repro", "evaluate@lora", "evaluate@full_ft")
+    printed = project.run("dvc", "repro", "train@lora", "train@full_ft")
     assert trained_in(printed) == [f"lora editorial_polarity seed {seed}" for seed in (1, 2)]
     lora, full = (starts / m / "start/adapter_model.safetensors" for m in ("lora", "full_ft"))
     assert lora.read_bytes() == full.read_bytes()
     project.set("mode: full_ft", "mode: none")
-    printed = project.run("dvc", "repro", "evaluate@lora", "evaluate@full_ft")
+    printed = project.run("dvc", "repro", "train@lora", "train@full_ft")
     assert len(trained_in(printed)) == 2 * 2
     assert [path.name for path in (starts / "lora/start").iterdir()] == ["start.json"]
 
@@ -166,29 +166,6 @@ def test_another_python_first_on_the_path_is_named_in_a_line(project: Project) -
     assert "Traceback" not in printed
 
 
-def test_one_more_seed_and_task_train_their_runs_and_no_other(project: Project) -> None:
-    before = project.results()
-    project.set("seeds: [1, 2]", "seeds: [1, 2, 3]")
-    printed = project.run("dvc", "repro", "aggregate")
-    # Two methods on two tasks, and two cells of the sweep.
-    assert len(trained_in(printed)) == 6
-    assert all(name.endswith("seed 3") for name in trained_in(printed))
-    assert printed.count("from the run store") == 6 * 2
-    assert "mnli_init" not in stages_in(printed)
-    project.run("git", "checkout", "--quiet", "params.yaml")
-    project.set("tasks:\n  tweet", "tasks:\n  movie_polarity: {train_rows: 32}\n  tweet")
-    printed = project.run("dvc", "repro", "aggregate")
-    assert trained_in(printed) == [
-        f"{method} movie_polarity seed {seed}" for method in ("full_ft", "lora") for seed in (1, 2)
-    ]
-    # Another task's rows concern neither the profile's task nor the sweep's.
-    assert not {"sweep", "profile"} & stages_in(printed)
-    after = project.results()
-    assert {name for name in before if after[name] != before[name]} == {
-        f"metrics/{name}.json" for name in ("statistics", "summary")
-    }
-
-
 def test_findings_follow_the_predictions(project: Project) -> None:
     before = project.results() | project.findings()
     path = project.folder / "runs/lora/editorial_polarity/seed-1/predictions.parquet"
@@ -226,7 +203,6 @@ def test_a_method_is_added_by_a_row_and_a_module(project: Project) -> None:
     row = '"mine": MethodRow("My LoRA", "lora", "mine", "lora", exported=True),\n}\n'
     table.write_text(re.sub(r"^}\n", f"    {row}", table.read_text(), count=1, flags=re.M))
     shutil.copy(methods / "lora.py", methods / "mine.py")
-    assert trained_in(project.run("dvc", "repro", "aggregate", "curves")) == []
     project.set("methods: [lora, full_ft]", "methods: [lora, mine, full_ft]")
     project.set("rounds: 0", "rounds: 2, assumed_watts: 40")
     printed = project.run("dvc", "repro", "aggregate", "curves")
@@ -269,8 +245,11 @@ def test_a_clone_that_pulled_trains_only_what_is_new(project: Project) -> None:
     cloned.set("seeds: [1, 2]", "seeds: [1, 2, 3]")
     printed = cloned.run("dvc", "repro", "aggregate")
     assert "configure: took 14 run(s) into" in printed  # twelve, and two intermediate ones
+    # Two methods on two tasks, and two cells of the sweep.
     assert len(trained_in(printed)) == 6
     assert all(name.endswith("seed 3") for name in trained_in(printed))
+    assert printed.count("from the run store") == 6 * 2
+    assert "mnli_init" not in stages_in(printed)
 
 
 def test_an_ablation_in_a_bare_clone_leaves_the_other_methods_scores(project: Project) -> None:
@@ -290,8 +269,21 @@ def test_an_ablation_in_a_bare_clone_leaves_the_other_methods_scores(project: Pr
         assert summary[task]["full_ft"] == cells["full_ft"]
 
 
-def test_an_experiment_in_a_folder_of_its_own_finds_the_runs(project: Project) -> None:
-    printed = project.run("dvc", "exp", "run", "--temp", "-S", "seeds=[1,2,3]", "aggregate")
-    assert len(trained_in(printed)) == 6
-    assert printed.count("from the run store") == 6 * 2
+def test_one_more_task_in_a_folder_of_its_own_trains_its_runs_and_no_other(
+    project: Project,
+) -> None:
+    before, task = project.results(), "+tasks.movie_polarity={train_rows: 32}"
+    run = ("dvc", "exp", "run", "--temp", "--name", "task", "-S", task, "aggregate")
+    printed = project.run(*run)
+    assert trained_in(printed) == [
+        f"{method} movie_polarity seed {seed}" for method in ("full_ft", "lora") for seed in (1, 2)
+    ]
+    assert printed.count("from the run store") == 2 * 2 * 2
+    # Another task's rows concern neither the profile's task nor the sweep's.
+    assert not {"sweep", "profile"} & stages_in(printed)
     assert project.run("git", "status", "--porcelain") == ""
+    project.run("dvc", "exp", "apply", "task")
+    after = project.results()
+    assert {name for name in before if after[name] != before[name]} == {
+        f"metrics/{name}.json" for name in ("statistics", "summary")
+    }

@@ -154,12 +154,17 @@ def checkpoints(store: Path) -> set[Path]:
     return set(store.glob("unfinished/*/checkpoint-*")) | set(store.glob("runs/*"))
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_bytes(
+def test_killed_at_any_moment_it_ends_with_the_same_bytes_as_two_that_share_a_store(
     start: Callable[[str], Any], tmp_path: Path
 ) -> None:
     """Every second kill falls before the first new checkpoint, the others some time after."""
-    assert start("whole").wait() == 0
-    whole, store = run_files(tmp_path / "whole"), tmp_path / ".run_store"
+    processes = [start("one"), start("two")]
+    printed = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    whole, store = run_files(tmp_path / "one"), tmp_path / ".run_store"
+    assert run_files(tmp_path / "two") == whole
+    assert len(whole) == 3 * 5
+    assert len(list((store / "runs").iterdir())) == 3
     store.rename(tmp_path / "other_store")
     moments = random.Random(0)
     for number in range(6):
@@ -193,15 +198,6 @@ def test_the_processes_end_with_the_command(start: Callable[[str], Any], tmp_pat
     states = {path: path.stat().st_mtime_ns for path in unfinished.rglob("*")}
     time.sleep(1)
     assert {path: path.stat().st_mtime_ns for path in unfinished.rglob("*")} == states
-
-
-def test_two_commands_share_a_store(start: Callable[[str], Any], tmp_path: Path) -> None:
-    processes = [start("one"), start("two")]
-    printed = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], printed
-    assert run_files(tmp_path / "one") == run_files(tmp_path / "two")
-    assert len(run_files(tmp_path / "one")) == 3 * 5
-    assert len(list((tmp_path / ".run_store/runs").iterdir())) == 3
 
 
 def test_a_mistake_found_in_a_run_reaches_the_user(study: Study) -> None:
