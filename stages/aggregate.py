@@ -5,7 +5,13 @@ from pathlib import Path
 from peft_study.errors import run_command
 from peft_study.files import write_json
 from peft_study.findings.page.papers import readme_table
-from peft_study.findings.results import Results, load_cells, load_study_info, load_sweep
+from peft_study.findings.results import (
+    Results,
+    load_cells,
+    load_study_info,
+    load_sweep,
+    load_values,
+)
 from peft_study.findings.statistics import summarise, summary, sweep_rows
 from peft_study.findings.wording import missing
 
@@ -13,10 +19,11 @@ from peft_study.findings.wording import missing
 def main() -> None:
     study, metrics = load_study_info(), Path("metrics")
     cells, gaps = load_cells(study)
-    statistics = summarise(study, cells, gaps)
+    sweep = load_sweep()
+    statistics = summarise(study, cells, gaps, sweep, load_values)
     write_json(metrics / "statistics.json", statistics)
     write_json(metrics / "summary.json", summary(study, statistics))
-    write_json(metrics / "sweep.json", list(sweep_rows(load_sweep())))
+    write_json(metrics / "sweep.json", list(sweep_rows(sweep)))
     if cells:
         print(readme_table(Results(study, statistics, cells)))
     print(f"aggregate: {missing(gaps, study) or 'every cell has results'}")

@@ -4,14 +4,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
+from peft_study.findings.chance import Values
 from peft_study.findings.results import Results
 from peft_study.methods import METHODS
 from peft_study.records import costs
 from peft_study.records import study as info
 from peft_study.records.costs import Latency, Percentiles, Profile, Ratio, Recipe
-from peft_study.records.scores import Cell, Counts, Difference, Evaluation, RunScores, Statistics
+from peft_study.records.scores import (
+    Cell,
+    Chance,
+    Counts,
+    CrossFitted,
+    Difference,
+    Evaluation,
+    RunScores,
+    Statistics,
+)
 from peft_study.records.study import MethodInfo, StudyInfo
 
+STATISTICS = ("gaps", "cells", "differences", "swept", "unlearned", "overall", "averages")
 SETTINGS: dict[str, dict[str, Any]] = {
     "lora": {"r": 8, "alpha": 16.0, "dropout": 0.0, "targets": ("query", "value")},
     "adapter_h": {"bottleneck": 16, "activation": "gelu"},
@@ -57,7 +71,7 @@ def study(
 
 def statistics(**parts: Any) -> Statistics:
     """Return statistics that hold `parts` and nothing else."""
-    nothing: dict[str, Any] = dict.fromkeys(("gaps", "cells", "differences", "averages"), ())
+    nothing: dict[str, Any] = dict.fromkeys(STATISTICS, ())
     return Statistics(**(nothing | {"baselines": {}} | parts))
 
 
@@ -67,13 +81,29 @@ def results(about: StudyInfo | None = None, **parts: Any) -> Results:
     return Results(**(given | parts))
 
 
-def difference(task: str, low: float | None, high: float | None, **changes: Any) -> Difference:
+def difference(
+    task: str,
+    low: float | None,
+    high: float | None,
+    equivalent: bool | None = False,
+    **changes: Any,
+) -> Difference:
     """Return LoRA minus full fine-tuning on `task`, its mean in the middle of its interval."""
     mean = 0.0 if low is None or high is None else (low + high) / 2
     values: dict[str, Any] = {"n": 3, "mean": mean, "margin": 0.02, "low": low, "high": high}
-    values |= {"task": task, "metric": "accuracy", "evaluation": "best"}
-    values |= {"method": "lora", "reference": "full_ft", "equivalent": False}
-    return Difference(**(values | changes))
+    values |= {"task": task, "metric": "accuracy", "evaluation": "cross_fitted"}
+    values |= {"method": "lora", "reference": "full_ft", "family": "lora_full"}
+    if low is not None and high is not None:
+        values["p_holm"] = 0.01 if low > 0 or high < 0 else 0.5
+    if equivalent is not None:
+        values["equivalence_holm"] = 0.01 if equivalent else 0.5
+    found = Difference(**(values | changes))
+    if found.low is None or found.high is None or found.chance:
+        return found
+    # As if seeds alone were chance.
+    error = (found.high - found.low) / 2 / stats.t.ppf(0.975, found.n - 1)
+    of_seeds = 400 * found.n * float(error) ** 2
+    return replace(found, chance=Chance(mean, found.n, 400, of_seeds, 0.0, 0.0))
 
 
 def cell(
@@ -87,12 +117,23 @@ def cell(
 ) -> Cell:
     """Return a cell of these scores, a seed each, and of 0 at evaluations that are not given."""
     zeros = (0.0,) * len(best)
-    seeds = {
-        str(seed): RunScores(*(Evaluation(64, 2.0, {metric: score}) for score in scores))
-        for seed, scores in enumerate(zip(first or zeros, best, last or zeros, strict=True), 1)
-    }
+    seeds = {}
+    for seed, of in enumerate(zip(first or zeros, best, last or zeros, strict=True), 1):
+        start, top, end = (Evaluation(64, 2.0, {metric: score}) for score in of)
+        fitted = CrossFitted({metric: of[1]}, {metric: 0.0})
+        seeds[str(seed)] = RunScores(start, top, end, fitted, learned=True)
     found = Cell(task, method, "best", {metric: 0.5}, {}, Counts(1, 1, 2), seeds)
     return replace(found, **changes)
+
+
+def values(cell: Cell) -> dict[str, Values]:
+    """Return values of 400 rows, of shape (seeds, rows), whose means are the cell's scores."""
+    rows = 0.1 * np.sin(np.arange(400.0))
+    return {
+        metric: np.array(list(cell.scores(metric, cell.judged).values()))[:, None]
+        + (rows - rows.mean())
+        for metric in cell.metrics
+    }
 
 
 def step(recipe: Recipe, ratio: Ratio) -> costs.StepCost:

@@ -8,7 +8,7 @@ import builders
 from peft_study.findings.results import Claim, FigureInfo, PublishedRow, Results
 from peft_study.records import costs, scores
 from peft_study.records.costs import Ratio, Recipe
-from peft_study.records.study import InitInfo, Report, StudyInfo, SweepInfo
+from peft_study.records.study import Evaluated, InitInfo, StudyInfo, SweepInfo
 
 SCORES = {  # by method and task, a run each
     "lora": {"film_review": [0.75, 0.77, 0.765], "rating": [0.83, 0.82, 0.84]},
@@ -44,7 +44,7 @@ def study(**changes: Any) -> StudyInfo:
 
 def sweep() -> Results:
     """Return a study of a sweep alone, without a profile."""
-    rest: dict[str, Any] = {"n": 2, "std": 0.0125, "cv_first": None, "cv_last": None}
+    rest: dict[str, Any] = {"n": 2, "std": 0.0125, "judged": 0.7, "cv_first": None, "cv_last": None}
     rest |= {f"trainable_{part}": 1000 for part in ("adapter", "head", "total")}
     rows = [
         scores.SweepRow("film_review", weights, rank, metric, median=0.7 + rank / 100, **rest)
@@ -123,17 +123,19 @@ def _cell(method: str, task: str) -> scores.Cell:
     return builders.cell(method, task, *found, baseline={METRICS[task]: 0.4825}, **about)
 
 
-def _statistics_of(method: str, task: str, evaluation: Report, at: float) -> scores.CellStatistics:
+def _statistics_of(
+    method: str, task: str, evaluation: Evaluated, at: float
+) -> scores.CellStatistics:
     found = [score + at for score in SCORES[method][task]]
     about: dict[str, Any] = {"task": task, "method": method, "metric": METRICS[task], "n": 3}
     about |= {"median": statistics.median(found), "mean": statistics.fmean(found), "cv": 0.0137}
     about |= {"low": min(found), "high": max(found), "min": min(found), "max": max(found)}
     std = statistics.stdev(found)
-    return scores.CellStatistics(**about, evaluation=evaluation, std=std)
+    return scores.CellStatistics(**about, evaluation=evaluation, std=std, chance=None)
 
 
 def _statistics() -> scores.Statistics:
-    evaluations: dict[Report, float] = {"first": -0.1, "best": 0.0, "last": 0.0}
+    evaluations: dict[Evaluated, float] = {"first": -0.1, "best": 0.0, "cross_fitted": -0.01}
     cells = [
         _statistics_of(method, task, evaluation, at)
         for evaluation, at in evaluations.items()
@@ -153,6 +155,9 @@ def _statistics() -> scores.Statistics:
         gaps=(scores.Gap("adapter_h", "rating", "seed 3: the loss is nan after step 12"),),
         cells=tuple(cells),
         differences=tuple(builders.difference(**found) for found in values),
+        swept=(),
+        unlearned=(),
+        overall=(),
         averages=(
             scores.Average("lora", "best", 2, (), 0.7975),
             scores.Average("full_ft", "best", 2, (), 0.80625),

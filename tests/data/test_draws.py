@@ -212,7 +212,7 @@ def test_runs_train_on_their_own_draws_and_another_seed_trains_one_run(
     assert run_files(alone / "another seed's") != run_files(runs / "seed-2")
     assert run_files(alone / "shared") != run_files(runs / "seed-2")
     assert train((1, 2, 3)) == 1
-    cell = evaluate(CellConfig(run, (1, 2, 3)), runs, data)
+    cell = evaluate(CellConfig(run, (1, 2, 3)), runs, data, tmp_path / "rows.parquet")
     assert set(cell.data) == {"train seed 1", "train seed 2", "train seed 3", "validation"}
     described = read_json(data / "seed-2/summary.json")["splits"]["train"]
     assert vars(cell.trained_on("2")) == {key: described[key] for key in ("rows", "sha256_of_ids")}

@@ -11,6 +11,7 @@ from peft_study.files import read_record, write_json
 from peft_study.findings.claims import claims, load_claims
 from peft_study.findings.claims.rules import RULES
 from peft_study.findings.results import Claim
+from peft_study.findings.statistics import summarise
 from peft_study.findings.wording import MINUS
 from peft_study.records.costs import EnergySource, IsoAccuracy, Parity, Profile, Ratio, Recipe
 from peft_study.records.scores import Counts, EqualScoreRun, Gap, StabilityPoint, Statistics
@@ -100,12 +101,14 @@ def swept(scores: dict[tuple[str, int], list[float]]) -> dict[str, Any]:
     by_cell = {(tuple(names.split("+")), rank): found for (names, rank), found in scores.items()}
     weights = tuple(dict.fromkeys(names for names, _ in by_cell))
     ranks = tuple(dict.fromkeys(rank for _, rank in by_cell))
-    cells = tuple(
+    cells = [
         builders.cell("lora", "sst2", *found, weights=names, rank=rank)
         for (names, rank), found in by_cell.items()
         if found
-    )
-    return {"study": replace(STUDY, sweep=SweepInfo("sst2", ranks, weights)), "sweep_runs": cells}
+    ]
+    study = replace(STUDY, sweep=SweepInfo("sst2", ranks, weights))
+    found = summarise(study, {}, (), cells, builders.values)
+    return {"study": study, "statistics": found}
 
 
 def test_every_claim_has_a_rule_and_all_its_words() -> None:
@@ -154,15 +157,16 @@ def test_the_reported_evaluation_is_judged() -> None:
 def test_the_finding_has_the_figures_and_the_seeds_that_would_decide() -> None:
     found = judge("lora_within_2_percent", statistics=differences((-0.03, 0.01), (-0.01, 0.01)))
     assert f"sst2 {MINUS}1.00 points (95% interval {MINUS}3.00 to +1.00, n = 3)" in found.finding
-    # Half of the interval is 2 points, its distance to -2 is 1: four times the seeds.
-    assert str(found.settles).startswith("About 12 seeds")
+    # Half of the interval is 2 points, its distance to -2 is 1: with five seeds t(4) = 2.776 in
+    # the place of t(2) = 4.303 makes it 1.
+    assert str(found.settles).startswith("About 5 seeds, if means and spreads")
     one = judge("lora_within_2_percent", statistics=differences((None, None), (None, None)))
     assert one.verdict == "inconclusive"
     assert "no interval, n = 1" in one.finding
     assert str(one.settles).startswith("Two seeds or more")
     found = judge("lora_within_2_percent", statistics=differences((-0.065, 0.005), (-0.019, 0.0)))
-    # sst2 lies 1 point outside, half of its interval is 3.5 points: 12.25 times the seeds.
-    assert str(found.settles).startswith("About 37 seeds")
+    # sst2 lies 1 point outside, half of its interval is 3.5 points: t(10) is half of t(2).
+    assert str(found.settles).startswith("About 11 seeds")
 
 
 def test_a_gap_is_named_and_leaves_the_claim_open() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -42,7 +43,10 @@ def folder(tmp_path: Path) -> Path:
         7: {5: [1, 1, 1, 1], 10: [0, 0, 1, 1]},
     }.items():
         frames = [
-            pd.DataFrame({"label": [1, 1, 0, 0], "prediction": p, "step": s, "epoch": s / 10})
+            pd.DataFrame(
+                {"id": list("abcd"), "label": [1, 1, 0, 0], "prediction": p}
+                | {"step": s, "epoch": s / 10}
+            )
             for s, p in evaluations.items()
         ]
         write_run(tmp_path / "runs" / TASK / f"seed-{seed}", pd.concat(frames))
@@ -119,12 +123,13 @@ def test_cells_of_the_sweep_bear_their_weights_and_rank(folder: Path) -> None:
 def test_parts_of_the_validation_split_are_scored_apart_and_together(tmp_path: Path) -> None:
     """MNLI: the LoRA paper reports matched and mismatched rows together."""
     task = Task(("a", "b"), ("x", "y"), ("accuracy",), parts=TASKS["mnli"].parts)
-    ids = ["matched:1", "matched:2", "matched:3", "mismatched:1"]
-    rows = {"id": ids, "label": [1, 1, 0, 0], "prediction": [1, 1, 1, 0], "step": 5, "epoch": 1.0}
+    ids = ["matched:1", "matched:2", "matched:3", "mismatched:1", "mismatched:2"]
+    rows: dict[str, Any] = {"id": ids, "label": [1, 1, 0, 0, 1], "prediction": [1, 1, 1, 0, 1]}
+    rows |= {"step": 5, "epoch": 1.0}
     write_run(tmp_path / "runs/seed-1", pd.DataFrame(rows))
     write_json(tmp_path / "summary.json", {"baseline": {"accuracy": 0.5}, "splits": {}})
     cell = CellConfig(replace(CELL.run, definition=task), seeds=(1,))
-    found = evaluate(cell, tmp_path / "runs", tmp_path).seeds["1"].best.scores
-    assert found["accuracy"] == 0.75
+    found = evaluate(cell, tmp_path / "runs", tmp_path, tmp_path / "rows").seeds["1"].best.scores
+    assert found["accuracy"] == 0.8
     assert found["accuracy_matched"] == pytest.approx(2 / 3)
     assert found["accuracy_mismatched"] == 1.0

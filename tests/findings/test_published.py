@@ -48,7 +48,7 @@ def summary(adapter: int = 294_912, without: tuple[str, str] | None = None) -> d
     methods = ("lora", "loralib_lora", "adapter_h", "full_ft")
     names = [(m, t) for m in methods for t in GLUE if (m, t) != without]
     counts = scores.Counts(adapter, 2, 124_647_170)
-    rest = (None, 0.0, 0.0, None, None)
+    rest = (None, 0.0, 0.0, None, None, None)
     rows = tuple(
         scores.CellStatistics(t, m, metric, at, 5, score, 0.01, score, *rest)
         for m, t in names
@@ -171,7 +171,7 @@ def test_another_rank_or_other_weights_are_no_match(settings: dict[str, Any], wh
 
 def sweep(task: str = "mnli", metric: str = "accuracy", **medians: float) -> tuple[SweepRow, ...]:
     """Return `metrics/sweep.json` with these scores of `query` by rank, such as r1=0.8."""
-    rest = (None, None, None, 1, 1, 2)
+    rest = (None, 0.0, None, None, 1, 1, 2)
     by_rank = {int(rank[1:]): median for rank, median in medians.items()}
     return tuple(SweepRow(task, ("query",), r, metric, 1, m, *rest) for r, m in by_rank.items())
 

@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 
 from peft_study.files import read_json, read_record
+from peft_study.findings.rows import CellValues, read_rows
 from peft_study.records import Record, costs, scores
 from peft_study.records.study import StudyInfo
 
@@ -78,10 +79,15 @@ class Results(Record):
 
     @property
     def main_differences(self) -> list[scores.Difference]:
-        """The differences in each task's main metric, at the evaluation that is reported."""
-        main = {(task, of, self.study.report) for task, of in self.study.main_metrics.items()}
+        """The differences in each task's main metric, as far as it decides."""
+        main = {(task, of, self.study.judged) for task, of in self.study.main_metrics.items()}
         rows = self.statistics.differences
         return [row for row in rows if (row.task, row.metric, row.evaluation) in main]
+
+    def main_differences_of(self, method: str, reference: str) -> list[scores.Difference]:
+        """The differences of two methods in the main metrics, one a task."""
+        rows = [r for r in self.main_differences if (r.method, r.reference) == (method, reference)]
+        return list({row.task: row for row in reversed(rows)}.values())[::-1]
 
     @property
     def main_sweep(self) -> list[scores.SweepRow]:
@@ -139,3 +145,10 @@ def load_sweep(metrics: Path = METRICS) -> tuple[scores.Cell, ...]:
     found = read_record(metrics / "runs/sweep.json", dict[str, scores.Cell]).values()
     sound = [cell for cell in found if not cell.failed]
     return tuple(sorted(sound, key=lambda cell: (cell.weights, cell.rank)))
+
+
+def load_values(cell: scores.Cell, metrics: Path = METRICS) -> CellValues:
+    """Read what held-out rows add to the scores of a cell, of the study or of its sweep."""
+    of_sweep = f"{'+'.join(cell.weights)}-r{cell.rank}"
+    where = Path("sweep", of_sweep) if cell.rank is not None else Path(cell.method, cell.task)
+    return read_rows(metrics / "rows" / f"{where}.parquet", cell)

@@ -1,30 +1,59 @@
-"""What few seeds can say: spread, intervals, and differences paired by seed."""
+"""What a study's cells score, with what chance leaves of it: seeds and held-out rows."""
 
-import math
 import statistics
-from collections.abc import Collection, Iterator, Sequence
-from itertools import product
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import permutations, product
 from typing import get_args
 
 import numpy as np
-from scipy import stats
 
+from peft_study.findings import chance
+from peft_study.findings.comparisons import compare, corrected, paired
+from peft_study.findings.overall import overall, redrawn
+from peft_study.findings.rows import CellValues
 from peft_study.records import scores
-from peft_study.records.study import MethodInfo, Report, StudyInfo
+from peft_study.records.study import Evaluated, StudyInfo
 
 Summary = dict[str, dict[str, dict[str, float | None]]]  # by task, method, and median or std
-
-LEVEL = 0.95
-OURS = "lora"
-REPORTS: tuple[Report, ...] = ("best", "last")  # what a run's result may be
+ValuesOf = Callable[[scores.Cell], CellValues]
 
 
-def summarise(study: StudyInfo, cells: scores.Cells, gaps: list[scores.Gap]) -> scores.Statistics:
-    """Draw all statistics from the scores of the cells that have any, by method and task."""
+def summarise(
+    study: StudyInfo,
+    cells: scores.Cells,
+    gaps: Sequence[scores.Gap],
+    sweep: Sequence[scores.Cell],
+    values_of: ValuesOf,
+) -> scores.Statistics:
+    """Draw all statistics from the scores of the cells that have any, by method and task.
+
+    `values_of` reads what held-out rows add to a cell's scores; those of one task are held at once.
+    """
+    described: list[scores.CellStatistics] = []
+    unlearned: list[scores.Unlearned] = []
+    compared: list[scores.Difference] = []
+    # Methods over all tasks: those that have all, with the same seeds.
+    whole = [name for name in study.labels if all((name, t) in cells for t in study.main_metrics)]
+    over_tasks = []
+    for number, (task, metric) in enumerate(study.main_metrics.items()):
+        mine = {name: cells[name, task] for name in study.labels if (name, task) in cells}
+        values = {name: values_of(cell) for name, cell in mine.items()}
+        for name, cell in mine.items():
+            described += describe(cell, values[name])
+            unlearned += not_learned(cell, values[name][metric])
+        failed = [row.method for row in unlearned if row.task == task and row.whole]
+        compared += compare(study, task, mine, values, failed)
+        if whole and len(study.seeds) > 1:
+            over_tasks.append(redrawn([values[name][metric] for name in whole], number))
+    swept, slow = _swept(study, sweep, values_of)
+    full = next((m.name for m in study.methods if m.family == "full" and m.name in whole), None)
     return scores.Statistics(
         gaps=tuple(gaps),
-        cells=tuple(describe_cells(cells)),
-        differences=tuple(compare_cells(cells, study)),
+        cells=tuple(described),
+        differences=tuple(corrected(study, compared)),
+        swept=tuple(swept),
+        unlearned=(*unlearned, *slow),
+        overall=tuple(overall(whole, full, over_tasks)),
         averages=tuple(averages(cells, study)),
         baselines={task: cell.baseline for (_, task), cell in cells.items()},
     )
@@ -39,93 +68,61 @@ def summary(study: StudyInfo, found: scores.Statistics) -> Summary:
     return table
 
 
-def describe_cells(cells: scores.Cells) -> Iterator[scores.CellStatistics]:
-    """Describe every metric of every cell, at the first, best and last evaluation of its runs."""
-    for (method, task), cell in cells.items():
-        for metric, evaluation in product(cell.metrics, get_args(Report)):
-            values = list(cell.scores(metric, evaluation).values())
-            mean, std, cv = spread(values)
-            yield scores.CellStatistics(
-                *(task, method, metric, evaluation, len(values)),
-                *(statistics.median(values), std, mean, cv),
-                *(min(values), max(values), *bootstrap_interval(values)),
-            )
+def evaluations(cell: scores.Cell) -> list[Evaluated]:
+    """Return how a cell's runs are scored: cross-fitted only where they report the best."""
+    return [at for at in get_args(Evaluated) if at in ("first", "best", "last", cell.judged)]
+
+
+def describe(cell: scores.Cell, of_rows: CellValues) -> Iterator[scores.CellStatistics]:
+    """Describe every metric of a cell, at every evaluation that is scored."""
+    for metric, evaluation in product(cell.metrics, evaluations(cell)):
+        values = list(cell.scores(metric, evaluation).values())
+        mean, std, cv = spread(values)
+        found, low, high = None, None, None
+        if evaluation == cell.judged and len(values) > 1:
+            found = chance.two_way(of_rows[metric])
+            reach = chance.reach(found)
+            low, high = mean - reach, mean + reach
+        yield scores.CellStatistics(
+            *(cell.task, cell.method, metric, evaluation, len(values)),
+            *(statistics.median(values), std, mean, cv),
+            min=min(values),
+            max=max(values),
+            low=low,
+            high=high,
+            chance=found,
+        )
+
+
+def not_learned(cell: scores.Cell, values: chance.Values) -> list[scores.Unlearned]:
+    """Name a cell, or runs of it, whose main metric does not lie above the baseline."""
+    seeds = tuple(seed for seed, run in cell.seeds.items() if not run.learned)
+    whole = len(seeds) == len(cell.seeds)
+    if len(cell.seeds) > 1:
+        found = chance.two_way(values)
+        whole = not found.mean - chance.reach(found) > cell.baseline[cell.metrics[0]]
+    if not seeds and not whole:
+        return []
+    return [scores.Unlearned(cell.method, cell.task, seeds, whole, cell.weights, cell.rank)]
 
 
 def spread(values: Collection[float]) -> tuple[float, float | None, float | None]:
-    """Return mean, std and cv of values, as records define them."""
+    """Return mean, std and cv of values, as records define them.
+
+    A cv needs a mean that is clearly above zero: its 95% t interval lies above it.
+    """
     mean = statistics.fmean(values)
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return mean, std, std / mean if std is not None and mean > 0 else None
-
-
-def bootstrap_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return the 95% BCa bootstrap interval of the mean, always the same for the same values.
-
-    Source: Efron 1987, Better Bootstrap Confidence Intervals.
-    """
     if len(values) < 2:
-        return None, None
-    if min(values) == max(values):
-        return values[0], values[0]
-    rng = np.random.default_rng(0)
-    found = stats.bootstrap(
-        (values,), np.mean, n_resamples=9999, confidence_level=LEVEL, method="BCa", rng=rng
-    )
-    low, high = found.confidence_interval
-    return float(low), float(high)
-
-
-def compare_cells(cells: scores.Cells, study: StudyInfo) -> Iterator[scores.Difference]:
-    """Compare methods on every task: each with full fine-tuning, ours with others of its family."""
-    for method, task, reference in product(study.methods, study.main_metrics, study.methods):
-        ours, theirs = (cells.get((of.name, task)) for of in (method, reference))
-        if not ours or not theirs or not _compared(method, reference):
-            continue
-        for metric, at in product(ours.metrics, REPORTS):
-            pair = ours.scores(metric, at), theirs.scores(metric, at)
-            yield scores.Difference(
-                **vars(paired(*pair, study.equivalence_margin)),
-                task=task,
-                metric=metric,
-                evaluation=at,
-                method=method.name,
-                reference=reference.name,
-            )
-
-
-def _compared(method: MethodInfo, reference: MethodInfo) -> bool:
-    if reference.family == "full":
-        return method.family != "full"
-    return method.name == OURS != reference.name and method.family == reference.family
-
-
-def paired(values: dict[str, float], reference: dict[str, float], margin: float) -> scores.Paired:
-    """Compare scores by seed with those of a reference, over the seeds that both have.
-
-    `margin` is a difference that would not matter.
-    """
-    differences = [values[seed] - reference[seed] for seed in values if seed in reference]
-    n = len(differences)
-    if n < 2:
-        return scores.Paired(n, differences[0] if differences else None, margin)
-    mean, error = statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(n)
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
-    if reach == 0:
-        p, p_equivalence = None, 0.0 if abs(mean) < margin else 1.0
-    else:
-        p = float(stats.ttest_1samp(differences, 0).pvalue)
-        above = stats.ttest_1samp(differences, -margin, alternative="greater")
-        below = stats.ttest_1samp(differences, margin, alternative="less")
-        p_equivalence = float(max(above.pvalue, below.pvalue))
-    equivalent, ends = p_equivalence < 1 - LEVEL, (mean - reach, mean + reach)
-    return scores.Paired(n, mean, margin, *ends, p, p_equivalence, equivalent, detectable=reach)
+        return mean, None, None
+    std = statistics.stdev(values)
+    found = chance.two_way(np.array(list(values))[:, None])
+    return mean, std, std / mean if mean - chance.reach(found) > 0 else None
 
 
 def averages(cells: scores.Cells, study: StudyInfo) -> Iterator[scores.Average]:
     """Average each method's medians of the main metrics over the tasks, as the papers do."""
     main = study.main_metrics
-    for method, evaluation in product(study.labels, REPORTS):
+    for method, evaluation in product(study.labels, dict.fromkeys((study.report, study.judged))):
         gaps = tuple(task for task in main if (method, task) not in cells)
         medians = [
             statistics.median(cells[method, task].scores(metric, evaluation).values())
@@ -143,7 +140,40 @@ def sweep_rows(cells: Sequence[scores.Cell]) -> Iterator[scores.SweepRow]:
         for metric in cell.metrics:
             values = cell.scores(metric).values()
             _, std, _ = spread(values)
+            judged = statistics.median(cell.scores(metric, cell.judged).values())
             first, last = (spread(cell.scores(metric, e).values())[2] for e in ("first", "last"))
             about = cell.task, cell.weights, cell.rank, metric, len(values)
             counts = cell.trainable.adapter, cell.trainable.head, cell.trainable.total
-            yield scores.SweepRow(*about, statistics.median(values), std, first, last, *counts)
+            middle = statistics.median(values), std, judged
+            yield scores.SweepRow(*about, *middle, first, last, *counts)
+
+
+def _swept(
+    study: StudyInfo, sweep: Sequence[scores.Cell], values_of: ValuesOf
+) -> tuple[list[scores.SweepDifference], list[scores.Unlearned]]:
+    """Compare the cells of the sweep that differ in rank or in weights, both ways round.
+
+    Also return which of them have not learned.
+    """
+    found: list[scores.SweepDifference] = []
+    values = [values_of(cell)[cell.metrics[0]] for cell in sweep]
+    slow = [not_learned(*of) for of in zip(sweep, values, strict=True)]
+    failed = [any(row.whole for row in rows) for rows in slow]
+    for i, j in permutations(range(len(sweep)), 2):
+        ours, theirs = sweep[i], sweep[j]
+        if (ours.rank != theirs.rank) == (set(ours.weights) != set(theirs.weights)):
+            continue
+        assert ours.rank is not None
+        assert theirs.rank is not None
+        both = paired((ours, values[i]), (theirs, values[j]), study.equivalence_margin)
+        found.append(
+            scores.SweepDifference(
+                **vars(both),
+                weights=ours.weights,
+                rank=ours.rank,
+                reference_weights=theirs.weights,
+                reference_rank=theirs.rank,
+                unlearned=failed[i] or failed[j],
+            )
+        )
+    return found, [row for rows in slow for row in rows]

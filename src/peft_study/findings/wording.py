@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable
 
 from peft_study.records.costs import Machine, Recipe
-from peft_study.records.scores import Gap
+from peft_study.records.scores import Gap, Unlearned
 from peft_study.records.study import StudyInfo
 
 GAP = "–"
 MINUS = "\N{MINUS SIGN}"
 BASE = "base model"
+TRY = "try more epochs, more training rows or another learning rate"
 BUSY = 0.05  # the share of the processors from which on others' work is told of
 
 
@@ -64,6 +65,12 @@ def sentences(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
+def needed(seeds: int | None, rows: int | None) -> str:
+    """Say how many seeds, or held-out rows, would be needed; "" where neither number would do."""
+    ways = [f"{n:,} {what}" for n, what in ((seeds, "seeds"), (rows, "held-out rows")) if n]
+    return f"About {' or '.join(ways)}" if ways else ""
+
+
 def recipe_label(recipe: Recipe, study: StudyInfo) -> str:
     """Name a model that was measured or counted: `LoRA (ours), r = 8, merged`."""
     if recipe.method is None:
@@ -85,6 +92,16 @@ def missing(gaps: Iterable[Gap], study: StudyInfo) -> str:
     """Name the cells without results, and why they have none; "" where there are none."""
     named = [f"{cell_name(gap, study)} ({gap.reason})" for gap in gaps]
     return f"Without results: {', '.join(named)}." if named else ""
+
+
+def unlearned_words(found: Unlearned, study: StudyInfo) -> str:
+    """Say that a cell, or some of its runs, has not learned."""
+    sweep = f" ({'+'.join(found.weights)} at rank {found.rank})" if found.rank else ""
+    cell = f"{study.label(found.method)} on {found.task}{sweep}"
+    if found.whole:
+        return f"{cell} has not learned: its score does not lie above the baseline"
+    several = "s" if len(found.seeds) > 1 else ""
+    return f"{cell} has not learned with seed{several} {', '.join(found.seeds)}"
 
 
 def measured_with(recipe: Recipe, study: StudyInfo) -> str:

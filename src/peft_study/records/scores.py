@@ -1,12 +1,12 @@
 """What runs scored, and what follows from it."""
 
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
 from peft_study.records import Record
-from peft_study.records.study import Report
+from peft_study.records.study import Evaluated, Report, judged
 
 
 class Counts(Record):
@@ -42,10 +42,27 @@ def _nested(found: dict[str, float]) -> dict[str, object]:
 Flat = Annotated[Evaluation, BeforeValidator(_nested)]
 
 
+class CrossFitted(Record):
+    """Scores on rows that did not choose the evaluation: see `findings.cross_fitting`.
+
+    `optimism` is what the best evaluation's scores are above them, both as averages over halves.
+    """
+
+    scores: dict[str, float]
+    optimism: dict[str, float]
+
+
 class RunScores(Record):
+    """A run's scores; the cross-fitted ones where the study reports the best evaluation.
+
+    `learned` tells whether the 95% interval of the main metric, by rows, lies above the baseline.
+    """
+
     first: Flat
     best: Flat
     last: Flat
+    cross_fitted: CrossFitted | None
+    learned: bool
 
 
 class Cell(Record):
@@ -72,16 +89,23 @@ class Cell(Record):
     def metrics(self) -> list[str]:
         return list(next(iter(self.seeds.values())).best.scores)
 
+    @property
+    def judged(self) -> Evaluated:
+        return judged(self.report)
+
     def trained_on(self, seed: str) -> Rows:
         """Return the training rows of a seed: its own, or those that all seeds share."""
         return self.data.get(f"train seed {seed}") or self.data["train"]
 
-    def scores(self, metric: str, evaluation: Report | None = None) -> dict[str, float]:
+    def scores(self, metric: str, evaluation: Evaluated | None = None) -> dict[str, float]:
         """Return the score of each seed at an evaluation, by default the one that is reported."""
         which = evaluation or self.report
         return {seed: getattr(run, which).scores[metric] for seed, run in self.seeds.items()}
 
 
+# The questions that are corrected together: LoRA against full fine-tuning over the tasks, all pairs
+# of methods over the tasks, and other implementations of LoRA, which are the same computation.
+Family = Literal["lora_full", "pairs", "implementations"]
 Cells = dict[tuple[str, str], Cell]  # by method and task
 
 
@@ -93,13 +117,31 @@ class Gap(Record):
     reason: str
 
 
+class Chance(Record):
+    """A mean over seeds x rows, and its mean squares: see `findings.chance`.
+
+    The mean squares are of seeds, of rows, and of what neither explains.
+    """
+
+    mean: float
+    seeds: int
+    rows: int
+    of_seeds: float
+    of_rows: float
+    of_rest: float
+
+
 class CellStatistics(Record):
-    """A metric of a cell at an evaluation, over n seeds; the interval is of the mean."""
+    """A metric of a cell, over n seeds.
+
+    The interval is of the mean, over seeds and held-out rows. It, and `chance`, stand where the
+    scores are of rows that did not choose them, and there are two seeds.
+    """
 
     task: str
     method: str
     metric: str
-    evaluation: Report
+    evaluation: Evaluated
     n: int
     median: float
     std: float | None
@@ -109,15 +151,15 @@ class CellStatistics(Record):
     max: float
     low: float | None
     high: float | None
+    chance: Chance | None
 
 
 class Paired(Record):
-    """The mean of n differences paired by seed, `low` to `high` its 95% t interval.
+    """The mean of n differences paired by seed and row, `low` to `high` its 95% interval.
 
-    `p` is the paired t-test's, `p_equivalence` that of two one-sided t-tests against ±`margin`
-    (Schuirmann 1987), `equivalent` whether that is below 5%, and `detectable` the smallest mean
-    difference that this spread and n would have shown at 5%. All of them and the interval are None
-    below two seeds, and `mean` without any; `p` also where no seed differs from another.
+    `p` is of no difference, `p_equivalence` of two one-sided tests against ±`margin` (Schuirmann
+    1987), and `detectable` the difference that this study would show with a power of 80%. They
+    and the interval are None below two seeds, `mean` without any, and p where nothing varies.
     """
 
     n: int
@@ -127,28 +169,93 @@ class Paired(Record):
     high: float | None = None
     p: float | None = None
     p_equivalence: float | None = None
-    equivalent: bool | None = None
     detectable: float | None = None
+    chance: Chance | None = None
 
 
 class Difference(Paired, kw_only=True):
-    """A method's score minus that of a reference."""
+    """A method's score minus that of a reference, on a task: a question of a family.
+
+    `p_holm` and `equivalence_holm` are the p corrected for all questions of the family (Holm 1979,
+    A Simple Sequentially Rejective Multiple Test Procedure); metrics besides the main one have
+    none. `unlearned` names the methods that have not learned the task. `seeds_needed` and
+    `rows_needed` tell how many of either would settle what is undecided.
+    """
 
     task: str
     metric: str
-    evaluation: Report
+    evaluation: Evaluated
     method: str
     reference: str
+    family: Family
+    unlearned: tuple[str, ...] = ()
+    p_holm: float | None = None
+    equivalence_holm: float | None = None
+    seeds_needed: int | None = None
+    rows_needed: int | None = None
+
+    @property
+    def equivalent(self) -> bool:
+        return self.equivalence_holm is not None and self.equivalence_holm < 0.05
+
+    @property
+    def differs(self) -> bool:
+        return self.p_holm is not None and self.p_holm < 0.05
+
+
+class SweepDifference(Paired, kw_only=True):
+    """A cell of the sweep minus another, which differs in rank or in weights."""
+
+    weights: tuple[str, ...]
+    rank: int
+    reference_weights: tuple[str, ...]
+    reference_rank: int
+    unlearned: bool  # one of the two has not learned
+
+
+class Unlearned(Record):
+    """A cell, or some of its runs, whose scores do not lie above the task's baseline.
+
+    `whole` says so of the cell's mean, by seeds and rows; `seeds` are those of which it holds by
+    rows. What has not learned decides nothing.
+    """
+
+    method: str
+    task: str
+    seeds: tuple[str, ...]
+    whole: bool
+    weights: tuple[str, ...] = ()  # this and the next are of a cell of the sweep
+    rank: int | None = None
 
 
 class Average(Record):
     """A method's medians of the main metrics, averaged over `tasks`; None where there are gaps."""
 
     method: str
-    evaluation: Report
+    evaluation: Evaluated
     tasks: int
     gaps: tuple[str, ...]
     mean_of_medians: float | None
+
+
+class Overall(Record):
+    """What a method scores over all tasks, from six on: see `findings.overall`.
+
+    `iqm` is the interquartile mean of scores, `rank` the mean rank (1 is best), `better` the
+    probability of improvement over full fine-tuning, None of itself; each with its 95% interval.
+    """
+
+    method: str
+    tasks: int
+    iqm: float
+    iqm_low: float
+    iqm_high: float
+    rank: float
+    rank_low: float
+    rank_high: float
+    better: float | None
+    better_low: float | None
+    better_high: float | None
 
 
 class Statistics(Record):
@@ -157,12 +264,18 @@ class Statistics(Record):
     gaps: tuple[Gap, ...]
     cells: tuple[CellStatistics, ...]
     differences: tuple[Difference, ...]
+    swept: tuple[SweepDifference, ...]
+    unlearned: tuple[Unlearned, ...]
+    overall: tuple[Overall, ...]
     averages: tuple[Average, ...]
     baselines: dict[str, dict[str, float]]
 
 
 class SweepRow(Record):
-    """A metric of a cell of the sweep, at the evaluation that is reported, over n seeds."""
+    """A metric of a cell of the sweep, over n seeds: median and std of what is reported.
+
+    `judged` is the median of the scores that differences rest on, as `StudyInfo.judged` says.
+    """
 
     task: str
     weights: tuple[str, ...]
@@ -171,6 +284,7 @@ class SweepRow(Record):
     n: int
     median: float
     std: float | None
+    judged: float
     cv_first: float | None
     cv_last: float | None
     trainable_adapter: int

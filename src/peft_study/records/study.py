@@ -4,7 +4,13 @@ from typing import Literal
 
 from peft_study.records import Record
 
-Report = Literal["first", "best", "last"]  # an evaluation of a run
+Report = Literal["best", "last"]  # the evaluation that is a run's result
+Evaluated = Literal["first", "best", "last", "cross_fitted"]  # how a run is scored
+
+
+def judged(report: Report) -> Evaluated:
+    """Return the scores that differences and verdicts rest on: of rows that chose none of them."""
+    return "cross_fitted" if report == "best" else report
 
 
 class MethodInfo(Record):
@@ -92,6 +98,10 @@ class StudyInfo(Record):
     params: dict[str, object]
     packages: dict[str, str]
     known_labels: dict[str, str]  # of all methods: parity counts, and papers publish, others
+
+    @property
+    def judged(self) -> Evaluated:
+        return judged(self.report)
 
     def method(self, name: str) -> MethodInfo | None:
         """Return a method of the study by name; None if it is not part of it."""

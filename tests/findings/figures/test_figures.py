@@ -49,8 +49,8 @@ def made_up(seeds: int = 3, gap: bool = False, others: tuple[MethodInfo, ...] = 
             about |= {"metric": metric, "first": scores, "last": scores}
             cells[method, task] = builders.cell(method, task, *scores, **about)
             spread = (None, None) if cv is None else (mean - 0.01, mean + 0.01)
-            of_seeds = (seeds, mean, None, mean, cv, *ends, *spread)
-            statistics.append(runs.CellStatistics(task, method, metric, "best", *of_seeds))
+            of_seeds = (seeds, mean, None, mean, cv, *ends, *spread, None)
+            statistics.append(runs.CellStatistics(task, method, metric, "cross_fitted", *of_seeds))
             for at in (1.0, 2.0):
                 when = (int(4 * at), at, seeds, mean)
                 curves.append(runs.CurvePoint(task, method, metric, *when, *ends, 0.6, 0.7))
@@ -59,7 +59,7 @@ def made_up(seeds: int = 3, gap: bool = False, others: tuple[MethodInfo, ...] = 
                 reached = (method, seed) != ("adapter_h", 0)
                 spent = (4, 1.0 + seed, 9.5, None) if reached else (None, None, None, None)
                 equal.append(runs.EqualScoreRun(task, method, seed + 1, 0.7, reached, *spent))
-    where, of_sweep = ("movie_polarity", "lora", "accuracy"), (0.01, None, None, 9, 5, 14)
+    where, of_sweep = ("movie_polarity", "lora", "accuracy"), (0.01, 0.7, None, None, 9, 5, 14)
     return builders.results(
         study,
         statistics=builders.statistics(cells=tuple(statistics), gaps=(GAP,) if gap else ()),

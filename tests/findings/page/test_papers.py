@@ -14,16 +14,18 @@ def test_scores_in_the_papers_form_and_as_latex_with_rules_and_escapes() -> None
     assert tables["scores.md"].splitlines() == [
         "| Method | Trainable parameters (M) | film_review (accuracy) | rating (pearson) | Avg. |",
         "| --- | ---: | ---: | ---: | ---: |",
-        "| LoRA (ours) | 0.074 | 76.5 ± 1.0 | 83.0 ± 1.0 | 79.8 |",
-        "| AdapterH | 0.15 | 74.0 ± 2.5 | – | – |",
-        "| Full fine-tuning | 22.7 | 74.8 ± 2.2 | 86.5 ± 0.5 | 80.6 |",
+        "| LoRA (ours) | 0.074 | 76.5 ± 1.0 (75.5) | 83.0 ± 1.0 (82.0) | 79.8 |",
+        "| AdapterH | 0.15 | 74.0 ± 2.5 (73.0) | – | – |",
+        "| Full fine-tuning | 22.7 | 74.8 ± 2.2 (73.8) | 86.5 ± 0.5 (85.5) | 80.6 |",
     ]
     found = tables["scores.tex"]
     assert found.startswith("\\begin{tabular}{lrrrr}\n\\toprule\n")
     assert found.endswith("\\bottomrule\n\\end{tabular}\n")
     assert "film\\_review (accuracy)" in found
-    assert "LoRA (ours) & 0.074 & 76.5 $\\pm$ 1.0 & 83.0 $\\pm$ 1.0 & 79.8 \\\\" in found
-    assert "AdapterH & 0.15 & 74.0 $\\pm$ 2.5 & -- & -- \\\\" in found
+    assert (
+        "LoRA (ours) & 0.074 & 76.5 $\\pm$ 1.0 (75.5) & 83.0 $\\pm$ 1.0 (82.0) & 79.8 \\\\" in found
+    )
+    assert "AdapterH & 0.15 & 74.0 $\\pm$ 2.5 (73.0) & -- & -- \\\\" in found
 
 
 def test_a_sweep_is_weights_by_ranks() -> None:
@@ -32,18 +34,18 @@ def test_a_sweep_is_weights_by_ranks() -> None:
     assert tables["sweep.md"].splitlines() == [
         "| Weights: film_review (accuracy) | r = 1 | r = 8 |",
         "| --- | ---: | ---: |",
-        "| query | 71.0 ± 1.2 | – |",
-        "| query+value | 71.0 ± 1.2 | 78.0 ± 1.2 |",
+        "| query | 71.0 ± 1.2 (70.0) | – |",
+        "| query+value | 71.0 ± 1.2 (70.0) | 78.0 ± 1.2 (70.0) |",
     ]
-    assert "$W_q, W_v$ & 71.0 $\\pm$ 1.2 & 78.0" in tables["sweep.tex"]
+    assert "$W_q, W_v$ & 71.0 $\\pm$ 1.2 (70.0) & 78.0" in tables["sweep.tex"]
 
 
 def test_one_seed_has_no_spread_and_scores_may_be_negative() -> None:
     cells = made_up.results().statistics.cells
     found = made_up.described(cells=[replace(cell, std=None, median=-0.031) for cell in cells])
     tables = papers_tables(found)
-    assert "| LoRA (ours) | 0.074 | \N{MINUS SIGN}3.1 |" in tables["scores.md"]
-    assert "& $-$3.1 &" in tables["scores.tex"]
+    assert "| LoRA (ours) | 0.074 | \N{MINUS SIGN}3.1 (\N{MINUS SIGN}3.1) |" in tables["scores.md"]
+    assert "& $-$3.1 ($-$3.1) &" in tables["scores.tex"]
 
 
 def test_a_task_of_ones_own_may_have_any_name() -> None:
@@ -58,9 +60,9 @@ def test_the_readmes_table_needs_scores_alone_and_ends_with_the_baselines() -> N
     assert readme_table(alone).splitlines() == [
         "| method | trained: adapter + head | film_review (accuracy) | rating (pearson) |",
         "| --- | ---: | ---: | ---: |",
-        "| LoRA (ours) | 73,728 + 770 | 76.5 ± 1.0 | 83.0 ± 1.0 |",
-        "| AdapterH | 152,256 + 770 | 74.0 ± 2.5 | – |",
-        "| Full fine-tuning | 22,713,216 + 770 | 74.8 ± 2.2 | 86.5 ± 0.5 |",
+        "| LoRA (ours) | 73,728 + 770 | 76.5 ± 1.0 (75.5) | 83.0 ± 1.0 (82.0) |",
+        "| AdapterH | 152,256 + 770 | 74.0 ± 2.5 (73.0) | – |",
+        "| Full fine-tuning | 22,713,216 + 770 | 74.8 ± 2.2 (73.8) | 86.5 ± 0.5 (85.5) |",
         "| majority class or mean | 0 | 48.2 | 48.2 |",
     ]
     shown = shown_results(alone, made_up.CLAIMS, made_up.FIGURES)

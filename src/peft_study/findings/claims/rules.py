@@ -1,14 +1,17 @@
 """The rule of each published claim: which of the study's results decide it, and how."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
+
+import numpy as np
 
 from peft_study.findings.claims import estimates as est
 from peft_study.findings.claims.estimates import Finding, judge, listed, not_measured
+from peft_study.findings.comparisons import tested
 from peft_study.findings.published import first_epoch
 from peft_study.findings.results import Results
-from peft_study.findings.statistics import paired
 from peft_study.findings.wording import busy, measured_with, number
 from peft_study.records.costs import Recipe
 
@@ -23,8 +26,12 @@ Pairs = list[tuple[Weights, int, Weights, int]]  # weights and rank of a cell, a
 
 def scores(other: str, lower: float, upper: float, results: Results) -> Finding:
     """Judge our LoRA minus another method on every task, by bounds in points."""
-    rows = [r for r in results.main_differences if (r.method, r.reference) == ("lora", other)]
-    found = [estimate for row in rows for estimate in est.of_paired(row.task, row)]
+    rows = results.main_differences_of("lora", other)
+    found = [
+        estimate
+        for row in rows
+        for estimate in est.of_paired(row.task, row, unlearned=_unlearned(results, row.unlearned))
+    ]
     if not found:
         return _not_measured(results, "lora", other)
     tasks = tuple(estimate.name for estimate in found)
@@ -130,8 +137,15 @@ def energy(results: Results) -> Finding:
                 missing.append(f"{name}: score never reached")
             else:
                 spent[run.method][str(run.seed)] = run.joules
-        difference = paired(spent["lora"], spent["full_ft"], results.study.equivalence_margin)
-        found += est.of_paired(task, difference, "J")
+        both = [
+            joules - spent["full_ft"][s]
+            for s, joules in spent["lora"].items()
+            if s in spent["full_ft"]
+        ]
+        difference = tested(np.array(both)[:, None], results.study.equivalence_margin)
+        slow = [u.method for u in results.statistics.unlearned if u.task == task and u.whole]
+        names = _unlearned(results, [name for name in methods if name in slow])
+        found += est.of_paired(task, difference, "J", names)
     if not found:
         return not_measured("No pair of runs has joules", missing)
     text = f"LoRA minus full fine-tuning, measured by {iso.energy.source}: {listed(found)}"
@@ -161,7 +175,9 @@ def stability(results: Results) -> Finding:
         if ours and theirs:
             seen.append(task)
             compared = est.of_variations(task, theirs, ours)
-            found += compared
+            slow = {u.method for u in results.statistics.unlearned if u.task == task and u.whole}
+            names = _unlearned(results, [name for name in methods if name in slow])
+            found += [replace(estimate, unlearned=names) for estimate in compared]
             missing += [] if compared else [f"{task}: no coefficient of variation"]
     missing += _uncompared(results, seen, *methods)
     if not found:
@@ -181,18 +197,18 @@ def _swept(results: Results, pairs: Pairs, lower: float) -> Finding:
     """Judge the first cell of each pair minus the second, paired by seed, by a bound in points."""
     if not pairs:
         return not_measured("No sweep of this study compares them")
-    study, task = results.study, results.study.sweep.task
-    scores = {  # however their weights are ordered
-        (frozenset(cell.weights), cell.rank): cell.scores(study.main_metrics[cell.task])
-        for cell in results.sweep_runs
+    task = results.study.sweep.task
+    differences = {  # however their weights are ordered
+        (frozenset(r.weights), r.rank, frozenset(r.reference_weights), r.reference_rank): r
+        for r in results.statistics.swept
     }
     found, missing = [], []
     for these, rank, others, other_rank in pairs:
         name = f"{'+'.join(these)} at rank {rank} minus "
         name += f"rank {other_rank}" if these == others else "+".join(others)
-        ours = scores.get((frozenset(these), rank), {})
-        theirs = scores.get((frozenset(others), other_rank), {})
-        compared = est.of_paired(name, paired(ours, theirs, study.equivalence_margin))
+        row = differences.get((frozenset(these), rank, frozenset(others), other_rank))
+        slow = "a cell has not learned" if row and row.unlearned else ""
+        compared = est.of_paired(name, row, unlearned=slow) if row else []
         found += compared
         missing += [] if compared else [name]
     if not found:
@@ -204,6 +220,12 @@ def _gaps(results: Results, *methods: str) -> list[str]:
     """Name the cells of these methods that have no results, and say why."""
     gaps = [gap for gap in results.statistics.gaps if gap.method in methods]
     return [f"{gap.task}, {_label(results, gap.method)}: {gap.reason}" for gap in gaps]
+
+
+def _unlearned(results: Results, methods: Iterable[str]) -> str:
+    """Say which methods have not learned; "" of none."""
+    names = " and ".join(_label(results, method) for method in methods)
+    return f"{names} {'have' if ' and ' in names else 'has'} not learned" if names else ""
 
 
 def _uncompared(results: Results, tasks: Sequence[str], *methods: str) -> list[str]:
@@ -235,7 +257,7 @@ def _percent_down(share: float) -> str:
 
 
 STATISTICS, PROFILE = ("metrics/statistics.json",), ("metrics/profile.json",)
-SWEEP, ENERGY = ("metrics/runs/sweep.json",), ("metrics/profile.json", "metrics/iso_accuracy.json")
+SWEEP, ENERGY = ("metrics/statistics.json",), ("metrics/profile.json", "metrics/iso_accuracy.json")
 
 # By claim: its rule, and the files that this reads.
 RULES: dict[str, tuple[Callable[[Results], Finding], tuple[str, ...]]] = {

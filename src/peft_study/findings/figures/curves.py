@@ -46,7 +46,7 @@ def stability(results: Results, points: list[StabilityPoint]) -> Figure:
     n = wording.counted((point.n for point in points), "seed")
     undefined = len(results.stability) - len(points)
     tasks = list(dict.fromkeys(point.task for point in points))
-    why = "for want of a second seed or of a positive mean"
+    why = "for want of a second seed or of a mean clearly above zero"
     last = {(point.task, point.method): point.cv or 0.0 for point in points}
     key = charts.methods_key((point.method for point in points), results.study)
     return Figure(

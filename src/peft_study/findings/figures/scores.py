@@ -11,6 +11,7 @@ from peft_study.findings.results import PublishedRow, Results
 from peft_study.records.scores import CellStatistics
 from peft_study.records.study import StudyInfo
 
+SCORED = {"cross_fitted": "The cross-fitted score", "last": "The last evaluation"}
 SOURCES = ["metrics/statistics.json", "metrics/runs"]
 
 
@@ -24,7 +25,14 @@ def scores(
         _row(c, value, kind="seed", seed=int(seed))
         for c in cells
         if (run := results.cells.get((c.method, c.task)))
-        for seed, value in run.scores(c.metric, study.report).items()
+        for seed, value in run.scores(c.metric, c.evaluation).items()
+    ]
+    by = {(c.task, c.method, c.metric, c.evaluation): c for c in results.statistics.cells}
+    fitted = study.judged != study.report
+    medians = [
+        _row(best, best.median, kind="reported", n=best.n)
+        for c in cells
+        if fitted and (best := by.get((c.task, c.method, c.metric, study.report)))
     ]
     shown = {(cell.task, cell.method, cell.metric) for cell in cells}
     papers = [
@@ -44,13 +52,18 @@ def scores(
         "scores",
         "Score by task and method",
         f"{n}. Shapes: mean over seeds; lines: its 95% interval; grey ticks: single seeds"
+        f"{'; rings: as papers report' if medians else ''}"
         f"{'; crosses (×): published' if papers else ''}.",
         wording.sentences(
-            f"The {study.report} evaluation of every run, by the main metric of each task, × 100; "
-            f"{n}.",
-            "Filled shapes are means over seeds and lines their 95% bootstrap intervals"
+            f"{SCORED[study.judged]} of every run, by the main metric of each task, × 100; {n}.",
+            "Filled shapes are means over seeds and lines their 95% intervals, over seeds and "
+            "held-out rows"
             + (", which one seed does not have" if any(c.low is None for c in cells) else "")
             + "; grey ticks below are single seeds.",
+            "Rings above are medians of the best evaluation, chosen on the rows that score it, as "
+            "papers report them."
+            if medians
+            else "",
             f"Crosses above are the values that papers {those}: {sources}." if papers else "",
             words.AXES,
             wording.missing(results.statistics.gaps, results.study),
@@ -58,15 +71,18 @@ def scores(
         f"Mean scores × 100 by task: {words.best_and_worst(values, study.labels)}.",
         words.SCORE_UNIT,
         SOURCES + (["metrics/published.json"] if papers else []),
-        [none | score for score in means + seeds + papers],
-        [_panel(task, metrics[task], key, columns, at, papers) for at, task in enumerate(metrics)],
+        [none | score for score in means + seeds + medians + papers],
+        [
+            _panel(task, metrics[task], key, columns, at, papers + medians)
+            for at, task in enumerate(metrics)
+        ],
     )
 
 
 def _panel(
-    task: str, metric: str, key: charts.Key, columns: int, number: int, papers: list[Row]
+    task: str, metric: str, key: charts.Key, columns: int, number: int, above: list[Row]
 ) -> alt.LayerChart:
-    """Return the scores on a task; a layer of papers without rows would spoil the axis."""
+    """Return the scores on a task; a layer of `above` without rows would spoil the axis."""
     title = f"{metric} × 100"
     base = charts.scaled(100, "value", "low", "high").transform_filter(f"datum.task == {task!r}")
     base = base.encode(y=key.y(labelled=number % columns == 0))
@@ -80,7 +96,10 @@ def _panel(
         seeds.mark_tick(size=7, thickness=1.2, color="#666666", yOffset=9),
         means.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=shape),
     ]
-    if any(paper["task"] == task for paper in papers):
+    if any((row["task"], row["kind"]) == (task, "reported") for row in above):
+        rings = base.transform_filter("datum.kind == 'reported'").encode(x=x, color=colour)
+        layers.append(rings.mark_point(shape="circle", size=40, strokeWidth=1.5, yOffset=-9))
+    if any((row["task"], row["kind"]) == (task, "published") for row in above):
         crosses = base.transform_filter("datum.kind == 'published'").encode(x=x)
         crosses = crosses.mark_point(shape=charts.SAW, size=60, strokeWidth=1.5, yOffset=-9)
         layers.append(crosses.encode(stroke=alt.value("black")))
@@ -117,12 +136,13 @@ def parameters(results: Results, cells: list[CellStatistics]) -> Figure:
     return Figure(
         "parameters",
         "Score against trained parameters",
-        f"{n}; lines: 95% intervals of the mean over seeds. Log axis, head left out.",
+        f"{n}; lines: 95% intervals of the mean. Log axis, head left out.",
         wording.sentences(
-            f"The mean score over seeds × 100 ({n}) against the parameters that a method trains, "
-            "the classification head left out, on a logarithmic axis.",
-            "Lines are 95% bootstrap intervals of the mean. Methods that train equally many "
-            "parameters to equal scores lie upon each other.",
+            f"{SCORED[results.study.judged]}, the mean over seeds × 100 ({n}), against the "
+            "parameters that a method trains, the classification head left out, on a logarithmic "
+            "axis.",
+            "Lines are 95% intervals of the mean, over seeds and held-out rows. Methods that "
+            "train equally many parameters to equal scores lie upon each other.",
             f"Score {words.AXES.lower()}",
             wording.missing(results.statistics.gaps, results.study),
         ),
@@ -139,9 +159,9 @@ def parameters(results: Results, cells: list[CellStatistics]) -> Figure:
 
 
 def main_cells(results: Results) -> list[CellStatistics]:
-    """Return the cells at the evaluation that the study reports, by the main metrics."""
+    """Return the cells' main metrics, of rows that chose no evaluation."""
     study = results.study
-    found = [cell for cell in results.statistics.cells if cell.evaluation == study.report]
+    found = [cell for cell in results.statistics.cells if cell.evaluation == study.judged]
     cells = {(cell.task, cell.metric, cell.method): cell for cell in found}
     keys = [(*main, method) for main in study.main_metrics.items() for method in study.labels]
     return [cells[key] for key in keys if key in cells]

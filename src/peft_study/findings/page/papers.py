@@ -4,6 +4,7 @@ from peft_study.findings.results import Results
 from peft_study.findings.wording import GAP, MINUS, median_and_std, millions, percent
 from peft_study.records import Record
 from peft_study.records.scores import CellStatistics, SweepRow
+from peft_study.records.study import StudyInfo
 
 # As the papers write the weights that LoRA adapts.
 LETTERS = {"query": "W_q", "key": "W_k", "value": "W_v", "output": "W_o"}
@@ -41,17 +42,23 @@ def readme_table(results: Results) -> str:
     return _markdown(Grid(["method", "trained: adapter + head", *_tasks(results)], rows)).rstrip()
 
 
-def scores(results: Results, counted: bool = False) -> Grid:
+def scores(results: Results) -> Grid:
     """Return a row per method: what it trains besides the head, its scores, their mean."""
     study, rows = results.study, []
     found = [row for row in results.statistics.averages if row.evaluation == study.report]
     averages = {row.method: row.mean_of_medians for row in found}
     for method in study.methods if study.tasks else ():
         name, average = method.name, averages.get(method.name)
-        count, shown = millions(trained(results, name)), _shown(results, name, counted)
+        count, shown = millions(trained(results, name)), _shown(results, name)
         mean = GAP if average is None else percent(average)
         rows.append([method.label, count, *shown, mean])
     return Grid(["Method", "Trainable parameters (M)", *_tasks(results), "Avg."], rows)
+
+
+def parentheses(study: StudyInfo) -> str:
+    """Say what numbers in parentheses are, if there are any."""
+    told = " (cross-fitted median: scored on rows that did not choose the evaluation)"
+    return told if study.judged != study.report else ""
 
 
 def sweep(results: Results) -> Grid:
@@ -59,17 +66,18 @@ def sweep(results: Results) -> Grid:
     found = results.main_sweep
     cells = {(row.weights, row.rank): row for row in found}
     sets, ranks = dict.fromkeys(row.weights for row in found), sorted({row.rank for row in found})
-    rows = [["+".join(w), *(score(cells.get((w, rank))) for rank in ranks)] for w in sets]
+    rows = [["+".join(w), *(_swept(results, cells.get((w, rank))) for rank in ranks)] for w in sets]
     formulas = (f"${', '.join(LETTERS[weight] for weight in weights)}$" for weights in sets)
     about = f"Weights: {found[0].task} ({found[0].metric})" if found else "Weights"
     return Grid([about, *(f"r = {rank}" for rank in ranks)], rows, tuple(formulas))
 
 
-def score(cell: CellStatistics | SweepRow | None, counted: bool = False) -> str:
-    """Show a median and a standard deviation over seeds, times 100, and how many if `counted`."""
+def score(cell: CellStatistics | SweepRow | None, judged: float | None = None) -> str:
+    """Show a median and a standard deviation over seeds, times 100, and the median `judged`."""
     if cell is None:
         return GAP
-    return median_and_std(cell.median, cell.std) + (f" ({cell.n})" if counted else "")
+    fitted = "" if judged is None else f" ({percent(judged)})"
+    return median_and_std(cell.median, cell.std) + fitted
 
 
 def baselines(results: Results) -> list[str]:
@@ -90,9 +98,20 @@ def trained(results: Results, method: str) -> list[int]:
     return [cell.trainable.adapter for (name, _), cell in results.cells.items() if name == method]
 
 
-def _shown(results: Results, method: str, counted: bool = False) -> list[str]:
-    cells, tasks = reported(results), results.study.tasks
-    return [score(cells.get((method, task.name, task.metric)), counted) for task in tasks]
+def _shown(results: Results, method: str) -> list[str]:
+    cells, study = reported(results), results.study
+    judged = {
+        (cell.method, cell.task, cell.metric): cell.median
+        for cell in results.statistics.cells
+        if cell.evaluation == study.judged != study.report
+    }
+    keys = [(method, task.name, task.metric) for task in study.tasks]
+    return [score(cells.get(key), judged.get(key)) for key in keys]
+
+
+def _swept(results: Results, cell: SweepRow | None) -> str:
+    fitted = results.study.judged != results.study.report
+    return score(cell, cell.judged if cell and fitted else None)
 
 
 def _tasks(results: Results) -> list[str]:

@@ -4,17 +4,24 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-from peft_study.findings import wording
+from peft_study.findings import chance, wording
 from peft_study.findings.page import papers
-from peft_study.findings.page.words import conclusion
+from peft_study.findings.page.words import conclusion, settles
 from peft_study.findings.results import PublishedRow, Results
 from peft_study.findings.wording import GAP, MINUS, interval, percent, points, two_digits
 from peft_study.records import Record
 from peft_study.records.costs import IsoAccuracy, MemoryParts, Parity, Profile, Ratio, Recipe
+from peft_study.records.scores import Family
 from peft_study.records.study import StudyInfo
 
 STATISTICS, PROFILE = "metrics/statistics.json", "metrics/profile.json"
 ISO_ACCURACY, PARITY = "metrics/iso_accuracy.json", "metrics/parity.json"
+FAMILIES: dict[Family, str] = {
+    "lora_full": "LoRA against full fine-tuning, over the tasks",
+    "pairs": "all pairs of methods, over the tasks",
+    "implementations": "implementations of one method, over the tasks",
+}
+JUDGED = {"cross_fitted": "Cross-fitted mean", "last": "Mean"}
 SPREAD = "median ± standard deviation over seeds"
 
 
@@ -36,7 +43,11 @@ def tables(results: Results, published: Sequence[PublishedRow]) -> dict[str, lis
     equal = [_equal_scores(results.iso_accuracy, study)] if results.iso_accuracy else []
     costs = [make(profile, study) for make in (_steps, _memory, _latency, _energy) if profile]
     found = {
-        "scores": [make(results) for make in (_scores, _differences, _cells, _sweep)],
+        "scores": [
+            _scores(results),
+            *(_differences(results, family, asked) for family, asked in FAMILIES.items()),
+            *(make(results) for make in (_pairs, _overall, _cells, _sweep)),
+        ],
         "published": [_published(published, study)],
         "costs": costs + equal,
         "parity": [_counts(parity, study), _parity(parity, study)] if parity else [],
@@ -46,44 +57,111 @@ def tables(results: Results, published: Sequence[PublishedRow]) -> dict[str, lis
 
 
 def _scores(results: Results) -> Table:
-    grid = papers.scores(results, counted=True)
+    grid = papers.scores(results)
     last = ["Majority class or mean", "0", *papers.baselines(results), GAP]
     rows, sources = [*grid.rows, last] if grid.rows else [], [STATISTICS, "metrics/runs"]
     named = [(wording.cell_name(gap, results.study), gap.reason) for gap in results.statistics.gaps]
     gaps = [f"Gap: {name} has no results: {reason.rstrip('.')}." for name, reason in named]
     note = "Trainable parameters without the head. "
     note += "Avg. is the mean of the tasks' medians, and absent where one is."
-    caption = f"Scores times 100: {SPREAD} (number of seeds)"
+    caption = f"Scores times 100: {SPREAD}{papers.parentheses(results.study)}; {_seeds(results)}"
     return Table("scores", caption, grid.head, rows, sources, notes=(*gaps, note))
 
 
-def _differences(results: Results) -> Table:
+def _seeds(results: Results) -> str:
+    counts = [len(cell.seeds) for cell in results.cells.values()]
+    return wording.counted(counts or [0], "seed")
+
+
+def _differences(results: Results, family: Family, asked: str) -> Table:
     label, rows = results.study.label, []
     for row in results.main_differences:
+        if row.family != family:
+            continue
         name = f"{row.task}: {label(row.method)} {MINUS} {label(row.reference)}"
         mean = GAP if row.mean is None else points(row.mean)
         found = [mean, interval(row.low, row.high, points), str(row.n)]
-        rows.append([name, *found, _p(row.p), _p(row.p_equivalence), conclusion(row)[1]])
-    head = ["Difference", "Points", "95% interval", "n", "p", "p of equivalence", "Conclusion"]
-    caption = "Differences in points (score times 100), paired by seed"
-    notes = ("p: paired t-test. p of equivalence: two one-sided tests at the study's margin.",)
-    return Table("differences", caption, head, rows, [STATISTICS], (6,), notes)
+        tests = _p(row.p), _p(row.p_holm), _p(row.equivalence_holm)
+        rows.append([name, *found, *tests, conclusion(row, results.study)[1]])
+    head = ["Difference", "Points", "95% interval", "n", "p", "p (Holm)"]
+    head += ["p of equivalence (Holm)", "Conclusion"]
+    caption = f"Differences in points, paired by seed and row: {asked}"
+    notes = (
+        "Scores times 100, of rows that chose no evaluation. Intervals, each for itself, and tests "
+        "cover seeds and held-out rows. p: no difference. p of equivalence: two one-sided tests at "
+        f"the study's margin. Holm: corrected for the {len(rows)} questions of this table.",
+    )
+    name = f"differences-{family.replace('_', '-')}"
+    return Table(name, caption, head, rows, [STATISTICS], (7,), notes)
+
+
+def _pairs(results: Results) -> Table:
+    """Tell which pairs of methods are settled on which tasks, and what would settle the others."""
+    tasks, rows = [task.name for task in results.study.tasks], []
+    of = [row for row in results.main_differences if row.family == "pairs"]
+    for method, reference in dict.fromkeys((row.method, row.reference) for row in of):
+        mine = {row.task: row for row in of if (row.method, row.reference) == (method, reference)}
+        verdicts = {task: conclusion(row, results.study)[0] for task, row in mine.items()}
+        settled = sum(verdict not in ("undecided", "unlearned") for verdict in verdicts.values())
+        opened = [f"{task}: {settles(row)}" for task, row in mine.items() if settles(row) != GAP]
+        label = f"{results.study.label(method)} {MINUS} {results.study.label(reference)}"
+        shown = [verdicts.get(task, GAP) for task in tasks]
+        rows.append([label, *shown, f"{settled} of {len(mine)}", "; ".join(opened) or GAP])
+    head = ["Pair", *tasks, "Settled", "What would settle the others"]
+    caption = "Which pairs of methods are settled"
+    note = "At 5%, corrected (Holm) for all pairs and tasks. Seeds or rows: if all else stays."
+    words = (*range(1, len(tasks) + 1), len(tasks) + 2)
+    return Table("pairs", caption, head, rows, [STATISTICS], words, (note,))
+
+
+def _overall(results: Results) -> Table:
+    rows = []
+    for row in results.statistics.overall:
+        better = GAP if row.better is None else two_digits(row.better)
+        found = [percent(row.iqm), interval(row.iqm_low, row.iqm_high, percent)]
+        found += [two_digits(row.rank), interval(row.rank_low, row.rank_high, two_digits)]
+        found += [better, interval(row.better_low, row.better_high, two_digits)]
+        rows.append([results.study.label(row.method), *found])
+    head = ["Over all tasks", "IQM", "95% interval", "Mean rank", "95% interval"]
+    head += ["Better than full fine-tuning", "95% interval"]
+    caption = "Methods over all tasks: interquartile mean, ranks, probability of improvement"
+    note = "Agarwal et al. 2021; intervals stratified by task, over seeds and held-out rows."
+    return Table("overall", caption, head, rows, [STATISTICS], notes=(note,))
 
 
 def _cells(results: Results) -> Table:
-    head, rows = ["Cell", "Metric", "Median ± std", "Mean", "95% interval", "Range", "CV", "n"], []
-    for cell in papers.reported(results).values():
-        name = f"{cell.task}: {results.study.label(cell.method)}"
-        within, span = interval(cell.low, cell.high, percent), interval(cell.min, cell.max, percent)
-        found = [papers.score(cell), percent(cell.mean), within, span]
+    study, rows = results.study, []
+    by = {(c.method, c.task, c.metric, c.evaluation): c for c in results.statistics.cells}
+    for (method, task, metric), cell in papers.reported(results).items():
+        judged = by.get((method, task, metric, study.judged), cell)
+        name, runs = f"{task}: {study.label(method)}", results.cells.get((method, task))
+        within, span = (
+            interval(judged.low, judged.high, percent),
+            interval(cell.min, cell.max, percent),
+        )
+        fitted = (
+            [run.cross_fitted for run in runs.seeds.values() if run.cross_fitted] if runs else []
+        )
+        optimism = [of.optimism[metric] for of in fitted]
+        bias = points(statistics.fmean(optimism)) if optimism else GAP
+        of = chance.shares(judged.chance) if judged.chance else None
+        shares = [GAP, GAP] if of is None else [f"{100 * share:.0f}%" for share in of]
         cv = GAP if cell.cv is None else f"{cell.cv:.3f}"
-        rows.append([name, cell.metric, *found, cv, str(cell.n)])
-    caption = "Every metric of every cell, times 100, with bootstrap intervals of the mean"
-    return Table("cells", caption, head, rows, [STATISTICS], (1,))
+        found = [papers.score(cell), span, percent(judged.mean), within, bias, *shares, cv]
+        rows.append([name, metric, *found, str(cell.n)])
+    reported = f"{study.report.capitalize()}: median ± std"
+    head = ["Cell", "Metric", reported, "Range", JUDGED[study.judged], "95% interval"]
+    head += ["Optimism", "Variance of seeds", "of rows", "CV", "n"]
+    caption = "Every metric of every cell, times 100"
+    note = "The interval is of the mean over seeds and held-out rows. Optimism: what choosing the "
+    note += "best evaluation adds, both as averages over halves of the rows. Variance: the parts "
+    note += "that only more seeds, or only more rows, make smaller; the rest shrinks with either."
+    return Table("cells", caption, head, rows, [STATISTICS, "metrics/runs"], (1,), (note,))
 
 
 def _sweep(results: Results) -> Table:
     grid, caption = papers.sweep(results), f"LoRA by weights and rank: scores times 100, {SPREAD}"
+    caption += papers.parentheses(results.study)
     return Table("sweep", caption, grid.head, grid.rows, ["metrics/sweep.json"])
 
 

@@ -3,16 +3,29 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
+from peft_study.findings import chance
 from peft_study.findings.page.papers import trained
 from peft_study.findings.results import Claim, Results
-from peft_study.findings.wording import BUSY, GAP, cell_name, interval, megabytes, percent, points
+from peft_study.findings.wording import (
+    BUSY,
+    GAP,
+    TRY,
+    cell_name,
+    interval,
+    megabytes,
+    needed,
+    percent,
+    points,
+    unlearned_words,
+)
 from peft_study.findings.wording import two_digits as times
 from peft_study.records.costs import EnergySource, Profile, Ratio, Recipe
-from peft_study.records.scores import Paired
+from peft_study.records.scores import Difference, Paired
 from peft_study.records.study import MethodInfo, StudyInfo
 
 SAID = {"equivalent": "is equivalent to", "better": "is better than", "worse": "is worse than"}
 SAID["undecided"] = "cannot be told from, nor called equivalent to,"
+SAID["unlearned"] = "cannot be compared, since one has not learned, with"
 STARTS = {"per_method": "each method's own weights", "full_ft": "one encoder for all"}
 
 
@@ -29,22 +42,37 @@ def findings(results: Results, claims: Sequence[Claim]) -> dict[str, list[str]]:
     }
 
 
-def conclusion(difference: Paired) -> tuple[str, str]:
+def conclusion(difference: Difference, study: StudyInfo) -> tuple[str, str]:
     """Return what a difference between two methods shows, as a key of `SAID` and in words.
 
-    Better and worse mean that the 95% interval excludes zero; equivalence goes first.
+    Tests corrected for the questions of the family decide, at 5%; equivalence goes first.
     """
     margin = f"±{percent(difference.margin)} points"
-    if difference.low is None or difference.high is None:
+    if difference.unlearned:
+        names = " and ".join(study.label(name) for name in difference.unlearned)
+        have = "has" if len(difference.unlearned) == 1 else "have"
+        return "unlearned", f"decides nothing: {names} {have} not learned; {TRY}"
+    if difference.low is None or difference.high is None or difference.mean is None:
         return "undecided", "undecided: there is no interval without a second seed"
-    other = "better" if difference.low > 0 else "worse" if difference.high < 0 else ""
+    apart = ("better" if difference.mean > 0 else "worse") if difference.differs else ""
     if difference.equivalent:
-        return "equivalent", f"equivalent within {margin}{', though not zero' if other else ''}"
-    if other:
-        return other, f"{other}: the interval excludes zero"
-    needed = difference.detectable
-    hint = "" if needed is None else f"; {percent(needed)} points would have been significant"
-    return "undecided", f"undecided: neither a difference nor equivalence within {margin}{hint}"
+        return "equivalent", f"equivalent within {margin}{', though not zero' if apart else ''}"
+    if apart:
+        return apart, apart
+    words = f"undecided: neither a difference nor equivalence within {margin}"
+    if not difference.low <= 0 <= difference.high:
+        words += ", after the correction for several questions"
+    return "undecided", words
+
+
+def settles(difference: Difference) -> str:
+    """Say how many seeds or rows would settle an undecided difference; a gap where it is."""
+    if difference.unlearned:
+        return "learning"
+    if difference.equivalent or difference.differs:
+        return GAP
+    words = needed(difference.seeds_needed, difference.rows_needed)
+    return words.lower() or "only more of both, seeds and rows"
 
 
 def overview(study: StudyInfo) -> dict[str, str]:
@@ -100,8 +128,8 @@ def _match(results: Results, lora: MethodInfo | None, full: MethodInfo | None) -
     if lora is None or full is None:
         missing = "Full fine-tuning" if lora else "LoRA"
         return [f"{missing} is not part of the study, so the two are not compared."]
-    pair, tasks = (lora.name, full.name), results.study.tasks
-    rows = {r.task: r for r in results.main_differences if (r.method, r.reference) == pair}
+    tasks = results.study.tasks
+    rows = {row.task: row for row in results.main_differences_of(lora.name, full.name)}
     sentences: list[str] = []
     verdicts: dict[str, list[str]] = {verdict: [] for verdict in SAID}
     for task in tasks:
@@ -109,12 +137,13 @@ def _match(results: Results, lora: MethodInfo | None, full: MethodInfo | None) -
         if row is None or row.mean is None:
             sentences.append(f"{task.name}: not compared, because results are missing.")
             continue
-        verdict, words = conclusion(row)
+        verdict, words = conclusion(row, results.study)
         verdicts[verdict].append(task.name)
+        held_out = f" and {row.chance.rows:,} held-out rows" if row.chance else ""
         sentences.append(
             f"{task.name} ({task.metric}): {lora.label} minus full fine-tuning is "
             f"{points(row.mean)} points{_within(row, points)} over {row.n} "
-            f"seed{'' if row.n == 1 else 's'}; {words}."
+            f"seed{'' if row.n == 1 else 's'}{held_out}; {words}.{_planning(row)}"
         )
     summary = [
         f"{lora.label} {SAID[verdict]} full fine-tuning on {len(names)} of {len(tasks)} tasks "
@@ -122,7 +151,38 @@ def _match(results: Results, lora: MethodInfo | None, full: MethodInfo | None) -
         for verdict, names in verdicts.items()
         if names
     ]
-    return summary + sentences
+    slow = [f"{unlearned_words(u, results.study)}." for u in results.statistics.unlearned]
+    advice = [f"What has not learned decides nothing: {TRY}."] if slow else []
+    return [*slow, *advice, *summary, *sentences, *_meaning(results.study, list(rows.values()))]
+
+
+def _planning(row: Difference) -> str:
+    """Say what a difference rests on, what would settle it, and what would have been shown."""
+    if row.chance is None or row.detectable is None or row.equivalent or row.differs:
+        return ""
+    words = f" A difference of {percent(row.detectable)} points would have been shown in 80% of"
+    words += " such studies"
+    if of := chance.shares(row.chance):
+        words += f"; {100 * of[0]:.0f}% of the variance is of the seeds, {100 * of[1]:.0f}% of the"
+        words += " rows"
+    return f"{words}. What would settle it: {settles(row)}."
+
+
+def _meaning(study: StudyInfo, rows: Sequence[Difference]) -> list[str]:
+    """Say what the intervals cover, and what they do not."""
+    found = [row.chance for row in rows if row.chance]
+    if not found:
+        return []
+    words = "Intervals and tests cover the chance of seeds and of held-out rows"
+    if any(of.seeds < 5 or of.rows < 256 for of in found):
+        words += ", approximately: there are fewer than 5 seeds or 256 rows"
+    if study.judged == "cross_fitted":
+        words += ". They are of cross-fitted scores: no row scores the evaluation that it chose"
+    drawn = "each seed has training rows of its own, and all share one intermediate run"
+    if study.data.resample == "none":
+        drawn = "all seeds share one draw of training rows and one intermediate run"
+    words += f". They hold for these training rows: {drawn}"
+    return [f"{words}. The {len(found)} tests are corrected together (Holm)."]
 
 
 def _costs(results: Results, lora: MethodInfo, full: MethodInfo | None) -> list[str]:
