@@ -6,7 +6,7 @@ export PATH := $(BIN):$(PATH)
 # keeps it for those after it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study studies use check report experiments why quick test env readme clean-store
+.PHONY: study studies use check report experiments why compare quick test env readme clean-store
 
 ## study: create the environment and run the study of params.yaml
 study: env check
@@ -35,6 +35,10 @@ experiments: env
 ## why: what changed in a stage's configuration since it last ran: make why STAGE=train@lora
 why: env
 	@$(BIN)/python -m peft_study.why '$(STAGE)'
+
+## compare: is a change more than chance? make compare REV=main, or a commit or an experiment
+compare: env
+	@$(BIN)/python -m peft_study.findings.versions '$(REV)'
 
 ## quick: lint, types and unit tests
 quick: env
