@@ -193,6 +193,20 @@ def test_differences_are_paired_by_seed_and_refuse_other_rows() -> None:
         paired(first, (other, second[1]), 0.02)
 
 
+def test_the_baseline_is_that_of_the_main_metric() -> None:
+    """Files are sorted by key: of CoLA's metrics, accuracy stands before Matthews' correlation."""
+    found = cell([0.30, 0.31, 0.32])
+    both = {
+        seed: replace(run, best=Evaluation(8, 1.0, {"accuracy": 0.72} | run.best.scores))
+        for seed, run in found.seeds.items()
+    }
+    found = replace(found, seeds=both, baseline={"accuracy": 0.69, "matthews": 0.0})
+    rows = builders.values(cell([0.30, 0.31, 0.32]))["accuracy"]
+    assert statistics.not_learned(found, "matthews", rows) == []
+    (row,) = statistics.not_learned(found, "accuracy", rows)
+    assert row.whole
+
+
 def test_methods_that_compute_the_same_do_not_count_twice() -> None:
     methods = ("lora", "peft_lora", "adapter_h", "full_ft")
     cells = {(method, "rte"): cell([0.5, 0.6]) for method in methods}

@@ -40,7 +40,7 @@ def summarise(
         values = {name: values_of(cell) for name, cell in mine.items()}
         for name, cell in mine.items():
             described += describe(cell, values[name])
-            unlearned += not_learned(cell, values[name][metric])
+            unlearned += not_learned(cell, metric, values[name][metric])
         failed = [row.method for row in unlearned if row.task == task and row.whole]
         compared += compare(study, task, mine, values, failed)
         if whole and len(study.seeds) > 1:
@@ -94,13 +94,13 @@ def describe(cell: scores.Cell, of_rows: CellValues) -> Iterator[scores.CellStat
         )
 
 
-def not_learned(cell: scores.Cell, values: chance.Values) -> list[scores.Unlearned]:
+def not_learned(cell: scores.Cell, metric: str, values: chance.Values) -> list[scores.Unlearned]:
     """Name a cell, or runs of it, whose main metric does not lie above the baseline."""
     seeds = tuple(seed for seed, run in cell.seeds.items() if not run.learned)
     whole = len(seeds) == len(cell.seeds)
     if len(cell.seeds) > 1:
         found = chance.two_way(values)
-        whole = not found.mean - chance.reach(found) > cell.baseline[cell.metrics[0]]
+        whole = not found.mean - chance.reach(found) > cell.baseline[metric]
     if not seeds and not whole:
         return []
     return [scores.Unlearned(cell.method, cell.task, seeds, whole, cell.weights, cell.rank)]
@@ -156,8 +156,9 @@ def _swept(
     Also return which of them have not learned.
     """
     found: list[scores.SweepDifference] = []
-    values = [values_of(cell)[cell.metrics[0]] for cell in sweep]
-    slow = [not_learned(*of) for of in zip(sweep, values, strict=True)]
+    main = [study.main_metrics[cell.task] for cell in sweep]
+    values = [values_of(cell)[metric] for cell, metric in zip(sweep, main, strict=True)]
+    slow = [not_learned(*of) for of in zip(sweep, main, values, strict=True)]
     failed = [any(row.whole for row in rows) for rows in slow]
     for i, j in permutations(range(len(sweep)), 2):
         ours, theirs = sweep[i], sweep[j]

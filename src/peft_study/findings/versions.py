@@ -50,10 +50,15 @@ def compare(
                 yield f"{name} has results in one of the versions only"
             continue
         old, new = (read_json(folder / where) for folder in (before, now))
-        fitted = all(run.get("cross_fitted") for of in (old, new) for run in of["seeds"].values())
+        if old.get("failed") or new.get("failed"):
+            yield f"{name} has runs without results in one of the versions"
+            continue
+        at = new["report"] if new["report"] == old["report"] else "last"
+        runs = [run for of in (old, new) for run in of["seeds"].values()]
+        fitted = at == "best" and all(run.get("cross_fitted") for run in runs)
         scores = [
             {
-                seed: run["cross_fitted"]["scores"][metric] if fitted else run[of["report"]][metric]
+                seed: run["cross_fitted"]["scores"][metric] if fitted else run[at][metric]
                 for seed, run in of["seeds"].items()
             }
             for of in (old, new)
@@ -63,7 +68,7 @@ def compare(
             yield f"{name} has no seed that both versions have"
             continue
         # Rows are of the scores that chose nothing: cross-fitted, or the last.
-        has_rows = fitted or all(of["report"] == "last" for of in (old, new))
+        has_rows = fitted or {old["report"], new["report"]} == {"last"}
         tables = [
             read_seeds(folder / "rows" / method / f"{task}.parquet", metric, seeds)
             for folder in (before, now)
@@ -71,7 +76,7 @@ def compare(
         ]
         differences, rows = _paired(tables, scores, seeds)
         was, is_now = (float(np.mean([of[seed] for seed in seeds])) for of in scores)
-        rows += "" if fitted else f", {new['report']}"
+        rows += "" if fitted else f", {at}"
         yield Compared(name, was, is_now, tested(differences, 0.02), rows)
 
 
@@ -141,6 +146,8 @@ def main() -> None:
         raise StudyError(
             "REV: is missing; name a commit, branch or experiment: make compare REV=main"
         )
+    if not Path("configs/report.json").is_file():
+        raise StudyError("configs/: is not here yet; run 'dvc repro configure'")
     study = load_study_info()
     cells = (
         (method, task, metric)
