@@ -36,7 +36,8 @@ from peft_study.encoders.backbone import load_model, projections
 from peft_study.encoders.pretrained import model_folder
 from peft_study.errors import StudyError, run_command
 from peft_study.files import write_json
-from peft_study.run_config import AdapterHSettings, Hyperparameters, LoraSettings, RunConfig
+from peft_study.parity.whole_run import trainer_arguments
+from peft_study.run_config import AdapterHSettings, LoraSettings, RunConfig
 from peft_study.training.loop import evaluation_points
 
 WARM_UP_STEPS = 5
@@ -86,7 +87,7 @@ def train(config: RunConfig, seed: int, padding: str) -> PeerRun:
     with tempfile.TemporaryDirectory() as directory:
         trainer = Trainer(
             model=adapted_model(config, seed),
-            args=training_arguments(hyper, seed, directory),
+            args=trainer_arguments(hyper, directory, seed),
             train_dataset=rows["train"],
             eval_dataset=rows["validation"],
             data_collator=collator(config, padding),
@@ -131,29 +132,6 @@ def adapted_model(config: RunConfig, seed: int) -> torch.nn.Module:
         target_modules=list(projections(model, list(settings.targets))),
     )
     return get_peft_model(model, lora)
-
-
-def training_arguments(hyper: Hyperparameters, seed: int, directory: str) -> TrainingArguments:
-    """Translate our hyperparameters; all else, as the fused AdamW, is the Trainer's default."""
-    return TrainingArguments(
-        output_dir=directory,
-        seed=seed,
-        use_cpu=True,
-        num_train_epochs=hyper.epochs,
-        per_device_train_batch_size=hyper.batch_size,
-        learning_rate=hyper.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_ratio=hyper.warmup_ratio,
-        weight_decay=hyper.weight_decay,
-        adam_beta2=hyper.adam_beta2,
-        max_grad_norm=hyper.max_grad_norm,
-        eval_strategy="no",  # `Evaluations` says when
-        save_strategy="no",
-        logging_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
 
 
 def collator(config: RunConfig, padding: str) -> DataCollatorWithPadding:

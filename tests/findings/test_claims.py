@@ -9,12 +9,19 @@ import pytest
 import builders
 from peft_study.files import read_record, write_json
 from peft_study.findings.claims import claims, load_claims
-from peft_study.findings.claims.rules import RULES
+from peft_study.findings.claims.rules import RULES, unlearned_on
 from peft_study.findings.results import Claim
 from peft_study.findings.statistics import summarise
 from peft_study.findings.wording import MINUS
 from peft_study.records.costs import EnergySource, IsoAccuracy, Parity, Profile, Ratio, Recipe
-from peft_study.records.scores import Counts, EqualScoreRun, Gap, StabilityPoint, Statistics
+from peft_study.records.scores import (
+    Counts,
+    EqualScoreRun,
+    Gap,
+    StabilityPoint,
+    Statistics,
+    Unlearned,
+)
 from peft_study.records.study import InitInfo, ModelInfo, SweepInfo
 
 IDS = [
@@ -167,6 +174,19 @@ def test_the_finding_has_the_figures_and_the_seeds_that_would_decide() -> None:
     found = judge("lora_within_2_percent", statistics=differences((-0.065, 0.005), (-0.019, 0.0)))
     # sst2 lies 1 point outside, half of its interval is 3.5 points: t(10) is half of t(2).
     assert str(found.settles).startswith("About 11 seeds")
+
+
+def test_a_cell_of_the_sweep_that_has_not_learned_does_not_silence_the_method() -> None:
+    swept = Unlearned("lora", "sst2", ("1",), whole=True, weights=("query",), rank=1)
+    said = [
+        unlearned_on(
+            builders.results(STUDY, statistics=builders.statistics(unlearned=(row,))),
+            "sst2",
+            METHODS,
+        )
+        for row in (swept, replace(swept, weights=(), rank=None))
+    ]
+    assert said == ["", "LoRA (ours) has not learned"]
 
 
 def test_a_gap_is_named_and_leaves_the_claim_open() -> None:

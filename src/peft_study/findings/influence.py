@@ -61,17 +61,21 @@ def _correlation(x: Array, y: Array, dxy: Array, dxx: Array, dyy: Array) -> Arra
     return found + influence - influence.mean()
 
 
+def _of_products(x: Array, y: Array) -> Array:
+    """Return the correlation's values where a row's part is its own product."""
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    return _correlation(x, y, *((a * b).sum(axis=1) for a, b in ((x, y), (x, x), (y, y))))
+
+
 def _pearson(predictions: Array, labels: Array) -> Array:
-    x, y = (of[:, None] - of.mean() for of in (predictions, labels))
-    return _correlation(x, y, *(((a * b).sum(axis=1)) for a, b in ((x, y), (x, x), (y, y))))
+    return _of_products(predictions[:, None], labels[:, None])
 
 
 def _matthews(predictions: Array, labels: Array) -> Array:
     """Gorodkin 2004's correlation of class indicators, Matthews' with two classes."""
     classes = np.union1d(predictions, labels)
     x, y = ((of[:, None] == classes).astype(np.float64) for of in (predictions, labels))
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    return _correlation(x, y, *(((a * b).sum(axis=1)) for a, b in ((x, y), (x, x), (y, y))))
+    return _of_products(x, y)
 
 
 def _spearman(predictions: Array, labels: Array) -> Array:

@@ -86,7 +86,7 @@ def whole_run_differences(folder: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         trainer = InOrder(
             model=theirs,
-            args=_arguments(RUN_HYPER, scratch),
+            args=trainer_arguments(RUN_HYPER, scratch),
             train_dataset=list(chain.from_iterable(order)),
             data_collator=batch,
         )
@@ -113,7 +113,7 @@ def check_decay(folder: str) -> str:
         set_head(model, "trained")
         ours = _decayed(model, make_optimizer(model, HYPER))
         with tempfile.TemporaryDirectory() as scratch:
-            trainer = transformers.Trainer(model=model, args=_arguments(HYPER, scratch))
+            trainer = transformers.Trainer(model=model, args=trainer_arguments(HYPER, scratch))
             theirs = _decayed(model, trainer.create_optimizer())
         if other := sorted(ours ^ theirs):
             where = "ours, not in Trainer" if other[0] in ours else "Trainer, not in ours"
@@ -121,10 +121,13 @@ def check_decay(folder: str) -> str:
     return "Weight decay: as in Hugging Face's Trainer, which spares biases and LayerNorms."
 
 
-def _arguments(hyper: Hyperparameters, folder: str) -> transformers.TrainingArguments:
+def trainer_arguments(
+    hyper: Hyperparameters, folder: str, seed: int = 42
+) -> transformers.TrainingArguments:
     """Translate our hyperparameters; all else that decides a result is the Trainer's default."""
     return transformers.TrainingArguments(
         output_dir=folder,
+        seed=seed,
         use_cpu=True,
         num_train_epochs=hyper.epochs,
         per_device_train_batch_size=hyper.batch_size,

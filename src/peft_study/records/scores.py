@@ -270,6 +270,11 @@ class Statistics(Record):
     averages: tuple[Average, ...]
     baselines: dict[str, dict[str, float]]
 
+    def at(self, evaluation: Evaluated) -> dict[tuple[str, str, str], CellStatistics]:
+        """Return the cells as they score at an evaluation, by method, task and metric."""
+        found = [cell for cell in self.cells if cell.evaluation == evaluation]
+        return {(cell.method, cell.task, cell.metric): cell for cell in found}
+
 
 class SweepRow(Record):
     """A metric of a cell of the sweep, over n seeds: median and std of what is reported.

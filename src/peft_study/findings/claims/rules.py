@@ -143,9 +143,7 @@ def energy(results: Results) -> Finding:
             if s in spent["full_ft"]
         ]
         difference = tested(np.array(both)[:, None], results.study.equivalence_margin)
-        slow = [u.method for u in results.statistics.unlearned if u.task == task and u.whole]
-        names = _unlearned(results, [name for name in methods if name in slow])
-        found += est.of_paired(task, difference, "J", names)
+        found += est.of_paired(task, difference, "J", unlearned_on(results, task, methods))
     if not found:
         return not_measured("No pair of runs has joules", missing)
     text = f"LoRA minus full fine-tuning, measured by {iso.energy.source}: {listed(found)}"
@@ -175,8 +173,7 @@ def stability(results: Results) -> Finding:
         if ours and theirs:
             seen.append(task)
             compared = est.of_variations(task, theirs, ours)
-            slow = {u.method for u in results.statistics.unlearned if u.task == task and u.whole}
-            names = _unlearned(results, [name for name in methods if name in slow])
+            names = unlearned_on(results, task, methods)
             found += [replace(estimate, unlearned=names) for estimate in compared]
             missing += [] if compared else [f"{task}: no coefficient of variation"]
     missing += _uncompared(results, seen, *methods)
@@ -220,6 +217,13 @@ def _gaps(results: Results, *methods: str) -> list[str]:
     """Name the cells of these methods that have no results, and say why."""
     gaps = [gap for gap in results.statistics.gaps if gap.method in methods]
     return [f"{gap.task}, {_label(results, gap.method)}: {gap.reason}" for gap in gaps]
+
+
+def unlearned_on(results: Results, task: str, methods: Iterable[str]) -> str:
+    """Say which of these methods' cells, those of the sweep apart, have not learned a task."""
+    cells = [of for of in results.statistics.unlearned if of.whole and of.rank is None]
+    slow = {of.method for of in cells if of.task == task}
+    return _unlearned(results, [name for name in methods if name in slow])
 
 
 def _unlearned(results: Results, methods: Iterable[str]) -> str:

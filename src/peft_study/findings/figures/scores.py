@@ -27,12 +27,11 @@ def scores(
         if (run := results.cells.get((c.method, c.task)))
         for seed, value in run.scores(c.metric, c.evaluation).items()
     ]
-    by = {(c.task, c.method, c.metric, c.evaluation): c for c in results.statistics.cells}
-    fitted = study.judged != study.report
+    reported = results.statistics.at(study.report) if study.judged != study.report else {}
     medians = [
         _row(best, best.median, kind="reported", n=best.n)
         for c in cells
-        if fitted and (best := by.get((c.task, c.method, c.metric, study.report)))
+        if (best := reported.get((c.method, c.task, c.metric)))
     ]
     shown = {(cell.task, cell.method, cell.metric) for cell in cells}
     papers = [
@@ -161,9 +160,8 @@ def parameters(results: Results, cells: list[CellStatistics]) -> Figure:
 def main_cells(results: Results) -> list[CellStatistics]:
     """Return the cells' main metrics, of rows that chose no evaluation."""
     study = results.study
-    found = [cell for cell in results.statistics.cells if cell.evaluation == study.judged]
-    cells = {(cell.task, cell.metric, cell.method): cell for cell in found}
-    keys = [(*main, method) for main in study.main_metrics.items() for method in study.labels]
+    cells = results.statistics.at(study.judged)
+    keys = [(method, *main) for main in study.main_metrics.items() for method in study.labels]
     return [cells[key] for key in keys if key in cells]
 
 

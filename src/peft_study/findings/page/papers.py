@@ -87,26 +87,16 @@ def baselines(results: Results) -> list[str]:
     return [GAP if score is None else percent(score) for score in found]
 
 
-def reported(results: Results) -> dict[tuple[str, str, str], CellStatistics]:
-    """Return the statistics of the evaluation that the study reports, by method, task, metric."""
-    found = [cell for cell in results.statistics.cells if cell.evaluation == results.study.report]
-    return {(cell.method, cell.task, cell.metric): cell for cell in found}
-
-
 def trained(results: Results, method: str) -> list[int]:
     """Return how many parameters a method trains besides the head, in each task with results."""
     return [cell.trainable.adapter for (name, _), cell in results.cells.items() if name == method]
 
 
 def _shown(results: Results, method: str) -> list[str]:
-    cells, study = reported(results), results.study
-    judged = {
-        (cell.method, cell.task, cell.metric): cell.median
-        for cell in results.statistics.cells
-        if cell.evaluation == study.judged != study.report
-    }
+    study, at = results.study, results.statistics.at
+    cells, judged = at(study.report), at(study.judged) if study.judged != study.report else {}
     keys = [(method, task.name, task.metric) for task in study.tasks]
-    return [score(cells.get(key), judged.get(key)) for key in keys]
+    return [score(cells.get(k), judged[k].median if k in judged else None) for k in keys]
 
 
 def _swept(results: Results, cell: SweepRow | None) -> str:

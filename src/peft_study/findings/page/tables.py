@@ -131,9 +131,9 @@ def _overall(results: Results) -> Table:
 
 def _cells(results: Results) -> Table:
     study, rows = results.study, []
-    by = {(c.method, c.task, c.metric, c.evaluation): c for c in results.statistics.cells}
-    for (method, task, metric), cell in papers.reported(results).items():
-        judged = by.get((method, task, metric, study.judged), cell)
+    judged_cells = results.statistics.at(study.judged)
+    for (method, task, metric), cell in results.statistics.at(study.report).items():
+        judged = judged_cells.get((method, task, metric), cell)
         name, runs = f"{task}: {study.label(method)}", results.cells.get((method, task))
         within, span = (
             interval(judged.low, judged.high, percent),
