@@ -190,20 +190,22 @@ def test_unknown_study_is_one_line(name: str, close: str | None, function: Any) 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("study: [broken", ""),
-        ("study: broken\nlora:\n  rank: 3\n", "lora.rank: unknown key"),
+        ("study: [broken", " line 1: not valid YAML: "),
+        ("study: broken\nstudy: twice\n", " line 2: not valid YAML: "),
+        ("", ": must hold a mapping"),
+        ("study: broken\nlora:\n  rank: 3\n", ": lora.rank: unknown key"),
         ("study: broken\nlora: 3\n", ""),
         ("study: broken\nprofile: 3\n", ""),
-        ("study: broken\nprofile:\n  ranks: 3\n", "profile.ranks: got 3"),
-        ("study: broken\ntasks: {}\n", "tasks: got {}"),
-        ("study: broken\ntasks:\n  mrcp:\n", "tasks"),
+        ("study: broken\nprofile:\n  ranks: 3\n", ": profile.ranks: got 3"),
+        ("study: broken\ntasks: {}\n", ": tasks: got {}"),
+        ("study: broken\ntasks:\n  mrcp:\n", ": tasks"),
     ],
 )
 def test_broken_study_is_one_line(repository: Path, text: str, named: str) -> None:
     (repository / "studies/broken.yaml").write_text(text)
     with pytest.raises(StudyError) as caught:
         studies.load("broken")
-    assert str(caught.value).startswith(f"studies/broken.yaml: {named}")
+    assert str(caught.value).startswith(f"studies/broken.yaml{named}")
     assert "\n" not in str(caught.value)
 
 
