@@ -77,7 +77,11 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("model.name", "some/model", ("model.revision: is empty", "some/model", "40 hexadecimal")),
     ("tasks.tweet_rating.max_length", 7, ("got 7", "greater than or equal to 8")),
     ("tasks.tweet_rating.files", FILES | {"texts": []}, ("texts: got []", "at least 1 item")),
-    ("tasks.tweet_rating.files", FILES | {"sep": ","}, ("sep: unknown key", "known: label")),
+    (
+        "tasks.tweet_rating.files",
+        FILES | {"sep": ","},
+        ("sep: unknown key", "known: columns, label"),
+    ),
     ("tasks.tweet_rating.files", FILES, ("data.source is 'opinions'; must be 'files'",)),
     ("sweep.ranks", [8], ("only one has items; name both",)),
     ("mnli_init.task", "editorial_polarity", ("mnli_init.tasks", "is the intermediate task")),

@@ -4,13 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from peft_study.data.tasks import TASKS, Task
+from peft_study.data.texts import canonical, is_empty
 from peft_study.encoders.architectures import Weight
 from peft_study.errors import StudyError, nearest
 from peft_study.methods import METHODS
@@ -27,7 +28,9 @@ from peft_study.run_config import (
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+LONGEST_TASK = 100  # letters; it is part of names of files, of which systems allow 255 bytes
 MaxLength = Annotated[int, Field(ge=8, le=512)]
+Column = Name | Annotated[int, Field(ge=1)]  # a column's name, or its number in a file without
 
 
 class _Block(BaseModel):
@@ -63,13 +66,37 @@ class DataParams(_Block):
 
 
 class FilesParams(_Block):
-    """`tasks.<name>.files`: a task in files of one's own, and what its columns are called."""
+    """`tasks.<name>.files`: a task in files of one's own, and what its columns are called.
+
+    Of files without a header, `columns` gives the names of all columns, or numbers say which.
+    """
 
     train: Name
     validation: Name
-    texts: Annotated[list[Name], Field(min_length=1, max_length=2)]
-    label: Name
+    columns: Annotated[list[Name], Field(min_length=2)] | None = None
+    texts: Annotated[list[Column], Field(min_length=1, max_length=2)]
+    label: Column
     labels: Annotated[list[Name], Field(min_length=2)] | None = None
+
+    def problems(self) -> list[str]:
+        """Return a line, without its key, for each thing that its columns contradict."""
+        wanted, found = [*self.texts, self.label], []
+        numbers = [column for column in wanted if isinstance(column, int)]
+        names = [column for column in wanted if isinstance(column, str)]
+        if canonical(self.label) in map(canonical, self.texts):
+            found.append(f"label: got {self.label!r}, which is a text too; name another column")
+        if numbers and names:
+            found.append(f"texts, label: got {wanted}; must be all names, or all numbers")
+        elif numbers and self.columns:
+            found.append("columns: must be left out where texts and label are numbers")
+        elif self.columns:
+            known = list(map(canonical, self.columns))
+            missing = [column for column in names if canonical(column) not in known]
+            found += [
+                f"columns: have no '{column}'; {nearest(column, known)}" for column in missing
+            ]
+        blank = [label for label in self.labels or () if is_empty(label)]
+        return found + [f"labels: got {label!r}; must not be blank" for label in blank]
 
 
 class LoraParams(Overrides):
@@ -220,7 +247,7 @@ class Study(_Block):
         known, files = TASKS.get(name), params.files
         if files is None:
             return TASKS[name]
-        texts = tuple(files.texts)
+        texts = tuple(map(str, files.texts))
         labels = tuple(files.labels) if files.labels else known.labels if known else None
         if known and len(known.labels or ()) == len(labels or ()):
             return replace(known, texts=texts, labels=labels, parts=())
@@ -250,10 +277,19 @@ class Study(_Block):
 def load_study(path: Path = Path("params.yaml")) -> Study:
     """Read and check the parameters of a study.
 
-    Raises StudyError, with a line for each mistake: the key, the value and what is allowed.
+    Raises StudyError, with a line for each mistake: the key, the value and what is allowed; or as
+    `read_yaml`.
+    """
+    return check_study(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a file as YAML 1.2, in which `no` and `on` are words.
+
+    Raises StudyError, with the line, if it is not there or no valid YAML.
     """
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(f"{path}: no such file; run from the top of the repository") from None
     except UnicodeDecodeError as error:
@@ -265,7 +301,6 @@ def load_study(path: Path = Path("params.yaml")) -> Study:
         raise StudyError(f"{path}{line}: not valid YAML: {problem.splitlines()[0]}") from None
     except (ValueError, RecursionError, OSError) as error:
         raise StudyError(f"{path}: cannot be read: {error}") from None
-    return check_study(values, str(path))
 
 
 def check_study(values: object, origin: str = "params.yaml") -> Study:
@@ -308,9 +343,9 @@ def _cross_checks(study: Study) -> list[str]:
         ("sweep.weights", ["+".join(sorted(w.split("+"))) for w in sweep.weights]),
         *((f"sweep.weights.{w}", w.split("+")) for w in sweep.weights),
         *(
-            (f"{key}.files.{part}", getattr(task.files, part) or [])
+            (f"{key}.files.{part}", list(map(canonical, getattr(task.files, part) or [])))
             for key, _, task in tasks
-            for part in (("labels", "texts") if task.files else ())
+            for part in (("columns", "labels", "texts") if task.files else ())
         ),
     )
     for key, items in lists:
@@ -328,10 +363,14 @@ def _cross_checks(study: Study) -> list[str]:
             "of one rank and set of weights; a sweep starts from the encoder, so take it out there"
         )
     for key, name, task in tasks:
-        if not re.fullmatch("[a-z0-9_]+", name):
-            problems.append(f"{key}: got '{name}'; must be lower-case letters, digits and '_'")
+        if not re.fullmatch(f"[a-z0-9_]{{1,{LONGEST_TASK}}}", name):
+            allowed = f"must be lower-case letters, digits and '_', at most {LONGEST_TASK}"
+            problems.append(f"{key}: got '{name}'; {allowed}")
         elif task.files and data.source != "files":
             problems.append(f"{key}.files: data.source is '{data.source}'; must be 'files'")
+        problems += [
+            f"{key}.files.{line}" for line in (task.files.problems() if task.files else ())
+        ]
     if train.precision == "tf32" and train.device != "cuda":
         problems.append(
             f"train.precision: got 'tf32', which train.device '{train.device}' does not have; "

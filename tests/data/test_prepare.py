@@ -253,7 +253,7 @@ def test_more_than_a_tenth_of_the_validation_split_shared_is_an_error(
     if not fails:
         assert prepare(config, tmp_path / "out")["dropped"]["also_in_validation"] == shared
         return
-    named = rf"tasks\.own: {shared} training rows stand in the validation split of 20"
+    named = rf"tasks\.own: {shared} of the 20 rows of the validation split stand in the training"
     with pytest.raises(StudyError, match=named):
         prepare(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
