@@ -244,7 +244,7 @@ FILES = [
     case(
         "score infinite",
         both(mapped(labels=None), train(tsv([("a", 1), ("b", "-inf")]))),
-        "data/train.tsv line 3: score '-inf' is not a number from -1e+12 to 1e+12; divide all scores",
+        "data/train.tsv line 3: score '-inf' is not a number from -1e+12 to 1e+12; divide",
     ),
     case(
         "not UTF-8 behind a byte order mark",
