@@ -72,12 +72,13 @@ def outcome(call: Callable[[], T], seconds: int = 60) -> T | StudyError:
     try:
         return call()
     except StudyError as error:
-        assert len(str(error).splitlines()) == 1, error
-        assert len(str(error)) < 2000, error
-        return error
+        refusal = error
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+    assert len(str(refusal).splitlines()) == 1, refusal
+    assert len(str(refusal)) < 2000, refusal
+    return refusal
 
 
 def pytest_xdist_auto_num_workers() -> int:
