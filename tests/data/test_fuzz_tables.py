@@ -95,9 +95,10 @@ def cases(draw: Draw) -> Case:
     for file in (files["train"], files["validation"]):
         written = list(map(draw(FORMS), names))
         if "columns" in odd:
-            written[draw(st.integers(0, len(names) - 1))] = draw(st.sampled_from([*names, "a\nb"]))
+            place = draw(st.sampled_from([names.index("note"), *range(len(names))]))
+            written[place] = draw(st.sampled_from([*names, "a\nb"]))
         rows = [
-            {column: draw(cells(column, labels, odd)) for column in names}
+            {column: draw(cells(column, suffix, labels, odd)) for column in names}
             for _ in range(draw(st.integers(0 if odd else 6, 12)))
         ]
         table = [list(row.values()) for row in rows]
@@ -114,7 +115,7 @@ def cases(draw: Draw) -> Case:
     return Case(contents, files | {"texts": columns[:-1], "label": columns[-1]}, labels)
 
 
-def cells(column: str, labels: Labels, odd: set[str]) -> st.SearchStrategy[object]:
+def cells(column: str, suffix: str, labels: Labels, odd: set[str]) -> st.SearchStrategy[object]:
     """Draw what stands in a column: mostly what belongs there, unless that is to be odd."""
     usual: st.SearchStrategy[object]
     unusual: list[st.SearchStrategy[object]] = []
@@ -128,7 +129,7 @@ def cells(column: str, labels: Labels, odd: set[str]) -> st.SearchStrategy[objec
         usual = st.floats(-5, 5).map(lambda score: round(score, 2))
         if labels:
             usual = st.builds(lambda name, form: form(name), st.sampled_from(labels), FORMS)
-        if labels == ("false", "true") and "labels" in odd:
+        if labels == ("false", "true") and suffix in (".jsonl", ".parquet"):
             usual = st.booleans()
         if "missing" in odd:
             unusual.append(st.sampled_from(MISSING))

@@ -122,7 +122,9 @@ def _csv(path: Path) -> Records:
             if values:
                 yield reader.line_num, values
     except csv.Error as error:
-        raise StudyError(f"{path} line {reader.line_num}: {error}") from None
+        stray = "new-line character" in str(error)
+        problem = "a CR outside of quotes ends no line; quote the text, or take it out"
+        raise StudyError(f"{path} line {reader.line_num}: {problem if stray else error}") from None
 
 
 def _fields(read: Callable[[Path], Records]) -> Opener:
