@@ -209,6 +209,32 @@ def test_broken_study_is_one_line(repository: Path, text: str, named: str) -> No
     assert "\n" not in str(caught.value)
 
 
+# What YAML 1.1 reads otherwise: words, octal numbers, sixagesimal numbers, a plain sign.
+WORDS = [
+    ("[no, yes]", ["no", "yes"]),
+    ("[on, off]", ["on", "off"]),
+    ("[y, n]", ["y", "n"]),
+    ("[NO, SE]", ["NO", "SE"]),
+    ('["010", 1:30]', ["010", "1:30"]),
+]
+
+
+@pytest.mark.parametrize(("text", "labels"), WORDS)
+def test_a_study_is_read_as_params_yaml_is(repository: Path, text: str, labels: list[str]) -> None:
+    files = "{train: a.tsv, validation: b.tsv, texts: [text], label: label, labels: "
+    (repository / "studies/own.yaml").write_text(
+        "study: own\ndata: {source: files, folder: here}\n"
+        f"tasks:\n  mine:\n    files: {files}{text}}}\n"
+        "    learning_rate: 1e-4\n"
+        "mnli_init: {mode: none, tasks: []}\n"
+    )
+    study = studies.load("own")
+    assert study.tasks["mine"].files is not None
+    assert study.tasks["mine"].files.labels == labels
+    studies.use("own")
+    assert load_study(repository / "params.yaml") == study
+
+
 def test_use_writes_a_study(repository: Path) -> None:
     studies.use("chu_table1")
     assert load_study(repository / "params.yaml") == studies.load("chu_table1")

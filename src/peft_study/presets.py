@@ -13,7 +13,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
-from peft_study.configure import check_against_model, configure
+from peft_study.configure import check_against_model, configure, locate
 from peft_study.data.sources.hub import DATASETS
 from peft_study.encoders.pretrained import in_hub_cache, is_hub_id
 from peft_study.errors import StudyError, nearest, run_command
@@ -117,7 +117,8 @@ def use(name: str) -> None:
 def check(name: str) -> list[str]:
     """Check a study without training, and without a network; return what could not be checked.
 
-    Raises as `load`, and StudyError if the model is at hand and does not fit the parameters.
+    Raises as `load`, and StudyError if the model or the data are at hand and do not fit the
+    parameters.
     """
     study, open_questions = load(name), []
     model, data = study.model, study.data
@@ -131,6 +132,10 @@ def check(name: str) -> list[str]:
         open_questions.append(f"data.folder '{data.folder}' is not there yet")
     elif not open_questions:
         configure(study)
+    else:
+        init = {study.mnli_init.task: study.mnli_init} if study.starters else {}
+        for task, params in (study.tasks | init).items():
+            locate(study, task, params)
     return open_questions
 
 

@@ -1,5 +1,6 @@
 """Files of one's own: GLUE's folder as it is distributed, or any table, by its columns."""
 
+import re
 import unicodedata
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from peft_study.records import Record
 # How tables mark a label that is missing; SNLI and MNLI, where the annotators disagreed.
 MISSING, MISSING_CLASSES = ("", "nan"), ("-", "-1")
 LARGEST_SCORE = 1e12  # the squares of larger ones, summed over all gradients, overflow in float32
+_HALF = re.compile("[\ud800-\udfff]")  # of a pair of UTF-16, which JSON may write alone
 FIRST_ROWS = 10_000  # of each file, which are looked at before anything is prepared
 
 
@@ -176,7 +178,7 @@ def _row(
     for text in read:
         if not isinstance(text, str):
             raise StudyError(f"{place}: the text {texts.shown(text)} is not a string")
-        if any("\ud800" <= sign <= "\udfff" for sign in text):
+        if _HALF.search(text):
             raise StudyError(f"{place}: the text {texts.shown(text)} holds half a character")
         if texts.is_empty(text):
             raise StudyError(f"{place}: a text is empty; fill it in or delete the line")
