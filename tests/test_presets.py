@@ -235,6 +235,33 @@ def test_a_study_is_read_as_params_yaml_is(repository: Path, text: str, labels: 
     assert load_study(repository / "params.yaml") == study
 
 
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("text\tanswer\na\tyes\n", "own.tsv line 1: column 'label' is missing"),
+        ("text\tlabel\na\tmaybe\n", "own.tsv line 2: unknown label 'maybe'"),
+        ("text\tlabel\ra\tyes\r", "own.tsv: its lines end in CR alone"),
+        ("text\tlabel\na\tnan\nb\tno\n", None),
+    ],
+)
+def test_a_check_looks_at_tables_though_the_model_is_not_at_hand(
+    repository: Path, table: str, says: str | None
+) -> None:
+    (repository / "own.tsv").write_text(table, newline="")
+    (repository / "studies/own.yaml").write_text(
+        f"study: own\nmodel: {{name: no/such-model, revision: {'a' * 40}}}\n"
+        "data: {source: files, folder: .}\nmnli_init: {mode: none, tasks: []}\n"
+        "tasks:\n  mine:\n    files: {train: own.tsv, validation: own.tsv, texts: [text], "
+        "label: label, labels: [no, yes]}\n"
+    )
+    if says is None:
+        question = "model no/such-model is neither a folder nor in the hub's cache"
+        assert studies.check("own") == [question]
+        return
+    with pytest.raises(StudyError, match=re.escape(says)):
+        studies.check("own")
+
+
 def test_use_writes_a_study(repository: Path) -> None:
     studies.use("chu_table1")
     assert load_study(repository / "params.yaml") == studies.load("chu_table1")

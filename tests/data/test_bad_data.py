@@ -663,6 +663,18 @@ def test_the_study_itself_is_sound(
     assert not (tmp_path / "configs/stale.json").exists()
 
 
+def test_texts_that_the_tokeniser_does_not_know_are_named_with_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up(tmp_path, study(tmp_path)).unlink()
+    smiling = tsv([*TRAIN, ("\U0001f600 \U0001f601", "good"), ("\U0001f602", "bad")])
+    (tmp_path / "data/train.tsv").write_text(smiling, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    stage(monkeypatch, "configure")
+    stage(monkeypatch, "prepare")
+    assert "; 2 hold only signs that the tokeniser does not know\n" in capsys.readouterr().out
+
+
 # --- The commands themselves --------------------------------------------------------------------
 
 
