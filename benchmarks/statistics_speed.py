@@ -18,6 +18,7 @@ import numpy as np
 from peft_study.data.tasks import TASKS
 from peft_study.errors import run_command
 from peft_study.files import as_json, read_record
+from peft_study.findings.chance import Values
 from peft_study.findings.influence import values
 from peft_study.findings.rows import read_rows, write_rows
 from peft_study.findings.statistics import summarise
@@ -64,12 +65,15 @@ def main() -> None:
 
 def make(method: str, task: str, folder: Path, generator: np.random.Generator) -> Cell:
     """Return a cell of made-up predictions, having written the values of their rows."""
-    rows, metrics, seeds, columns = HELD_OUT[task], TASKS[task].metrics, {}, {}
+    rows, metrics, seeds = HELD_OUT[task], TASKS[task].metrics, {}
+    columns: dict[tuple[str, str], Values] = {}
     classes = TASKS[task].labels is not None
-    labels = (generator.random(rows) < 0.6) * 1.0 if classes else 5 * generator.random(rows)
+    labels = generator.random(rows)
+    labels = np.round(labels + 0.1) if classes else 5 * labels
     for seed in map(str, SEEDS):
         noise = generator.normal(0, 0.7, rows)
-        predicted = np.where(np.abs(noise) < 1, labels, 1 - labels) if classes else labels + noise
+        wrong = classes * (np.abs(noise) > 1)
+        predicted = labels + wrong * (1 - 2 * labels) + (not classes) * noise
         of = {metric: values(metric, predicted, labels) for metric in metrics}
         columns |= {(metric, seed): found for metric, found in of.items()}
         scores = {metric: float(found.mean()) for metric, found in of.items()}

@@ -268,6 +268,7 @@ def _report(study: Study) -> StudyInfo:
     defined = {name: study.task_definition(name, task) for name, task in study.tasks.items()}
     return StudyInfo(
         study=study.study,
+        rehearsal=study.rehearsal,
         model=ModelInfo(**dict(study.model)),
         data=DataInfo(**dict(study.data)),
         seeds=tuple(study.seeds),
@@ -283,7 +284,7 @@ def _report(study: Study) -> StudyInfo:
         equivalence_margin=analysis.equivalence_margin,
         iso_margin=analysis.iso_margin,
         published=tuple(analysis.published),
-        params=study.model_dump(mode="json", exclude={"runner"}),
+        params=study.model_dump(mode="json", exclude={"runner", "rehearsal"}),
         packages=pinned(ALL_PACKAGES),
         known_labels={name: row.label for name, row in METHODS.items()},
     )

@@ -21,9 +21,21 @@ from peft_study.data.sources.hub import DATASETS
 from peft_study.encoders.pretrained import in_hub_cache, is_hub_id
 from peft_study.errors import StudyError, nearest, run_command
 from peft_study.files import replacing
+from peft_study.records import Record
 from peft_study.study import Study, TaskParams, check_study, load_study
 
 FOLDER, PARAMS, BASE = Path("studies"), Path("params.yaml"), "opinions"
+
+
+class Planned(Record):
+    """Runs of one configuration: how many seeds, on how many rows, of how many optimiser steps."""
+
+    method: str
+    task: str
+    params: TaskParams
+    seeds: int
+    rows: int | None  # None where it is not known before the files are read
+    steps: int | None  # of one run
 
 
 def names() -> list[str]:
@@ -133,20 +145,27 @@ def describe(study: Study) -> dict[str, Any]:
     It counts the rows of the published training splits, before any is dropped; None where their
     number is not known before the files are read.
     """
-    init, cells, seeds = study.mnli_init, study.sweep.cells, len(study.seeds)
-    runs = [(m, name, task, seeds) for m in study.methods for name, task in study.tasks.items()]
-    if study.starters:
-        starts = ["full_ft"] if init.mode == "full_ft" else study.methods
-        runs += [(method, init.task, init, 1) for method in starts]
-    runs += [("lora", study.sweep.task, study.tasks[study.sweep.task], seeds) for _ in cells]
-    steps = [_steps(study, *run) for run in runs]
+    cells, cost = study.sweep.cells, planned(study)
+    steps = [run.seeds * run.steps for run in cost if run.steps is not None]
     return {
         "model": study.model.name,
         "tasks": list(study.tasks),
         "methods": study.methods + ([f"sweep of {len(cells)}"] if cells else []),
-        "runs": sum(run[3] for run in runs),
-        "steps": None if None in steps else sum(filter(None, steps)),
+        "runs": sum(run.seeds for run in cost),
+        "steps": sum(steps) if len(steps) == len(cost) else None,
     }
+
+
+def planned(study: Study) -> list[Planned]:
+    """Return all runs of a study, those of one configuration together."""
+    init, seeds = study.mnli_init, len(study.seeds)
+    runs = [(m, name, task, seeds) for m in study.methods for name, task in study.tasks.items()]
+    if study.starters:
+        starts = ["full_ft"] if init.mode == "full_ft" else study.methods
+        runs += [(method, init.task, init, 1) for method in starts]
+    swept = study.tasks[study.sweep.task]
+    runs += [("lora", study.sweep.task, swept, seeds) for _ in study.sweep.cells]
+    return [Planned(*run, _rows(run[1], run[2]), _steps(study, *run[:3])) for run in runs]
 
 
 def listing() -> str:
@@ -165,11 +184,14 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def _steps(study: Study, method: str, name: str, task: TaskParams, seeds: int) -> int | None:
+def _rows(name: str, task: TaskParams) -> int | None:
     published = DATASETS[name].train_rows if name in DATASETS and not task.files else None
-    rows = task.train_rows or published
-    hyper = study.hyperparameters(method, task)
-    return seeds * hyper.epochs * math.ceil(rows / hyper.batch_size) if rows else None
+    return task.train_rows or published
+
+
+def _steps(study: Study, method: str, name: str, task: TaskParams) -> int | None:
+    rows, hyper = _rows(name, task), study.hyperparameters(method, task)
+    return hyper.epochs * math.ceil(rows / hyper.batch_size) if rows else None
 
 
 def _header(text: str) -> str:

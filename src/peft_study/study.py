@@ -195,6 +195,7 @@ class Study(_Block):
     """A whole study, as `params.yaml` describes it."""
 
     study: Annotated[str, Field(pattern=STUDY)]
+    rehearsal: bool = False  # true only where `make rehearse` wrote it: nothing there is a result
     model: ModelParams
     data: DataParams
     seeds: Annotated[list[Seed], Field(min_length=1)]

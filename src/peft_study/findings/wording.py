@@ -10,6 +10,7 @@ GAP = "–"
 MINUS = "\N{MINUS SIGN}"
 BASE = "base model"
 TRY = "try more epochs, more training rows or another learning rate"
+REHEARSAL = "Rehearsal with a tiny random model, no result"
 BUSY = 0.05  # the share of the processors from which on others' work is told of
 
 
@@ -69,6 +70,11 @@ def needed(seeds: int | None, rows: int | None) -> str:
     """Say how many seeds, or held-out rows, would be needed; "" where neither number would do."""
     ways = [f"{n:,} {what}" for n, what in ((seeds, "seeds"), (rows, "held-out rows")) if n]
     return f"About {' or '.join(ways)}" if ways else ""
+
+
+def marked(text: str, study: StudyInfo) -> str:
+    """Return a title or a caption; that of a rehearsal opens by saying that it is one."""
+    return f"{REHEARSAL}: {text}" if study.rehearsal else text
 
 
 def recipe_label(recipe: Recipe, study: StudyInfo) -> str:

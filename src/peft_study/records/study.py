@@ -98,6 +98,7 @@ class StudyInfo(Record):
     params: dict[str, object]
     packages: dict[str, str]
     known_labels: dict[str, str]  # of all methods: parity counts, and papers publish, others
+    rehearsal: bool = False  # of a tiny random model: what is shown is no result
 
     @property
     def judged(self) -> Evaluated:

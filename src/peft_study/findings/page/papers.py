@@ -1,7 +1,7 @@
 """The study's tables in the papers' form: Markdown for reading, LaTeX with booktabs for setting."""
 
 from peft_study.findings.results import Results
-from peft_study.findings.wording import GAP, MINUS, median_and_std, millions, percent
+from peft_study.findings.wording import GAP, MINUS, REHEARSAL, median_and_std, millions, percent
 from peft_study.records import Record
 from peft_study.records.scores import CellStatistics, SweepRow
 from peft_study.records.study import StudyInfo
@@ -23,9 +23,11 @@ class Grid(Record):
 def papers_tables(results: Results) -> dict[str, str]:
     """Return texts by file, `scores` and `sweep` if they have data: `.md`, `.tex` for booktabs."""
     texts: dict[str, str] = {}
+    opening = f"{REHEARSAL}.\n\n" if results.study.rehearsal else ""
     for name, grid in (("scores", scores(results)), ("sweep", sweep(results))):
         if grid.rows:
-            texts |= {f"{name}.md": _markdown(grid), f"{name}.tex": _latex(grid)}
+            found = {".md": _markdown(grid), ".tex": _latex(grid)}
+            texts |= {name + suffix: opening + text for suffix, text in found.items()}
     return texts
 
 

@@ -16,6 +16,7 @@ from peft_study.findings.page import words
 from peft_study.findings.page.papers import papers_tables
 from peft_study.findings.page.tables import tables
 from peft_study.findings.results import Claim, FigureInfo, PublishedRow, Results
+from peft_study.findings.wording import marked
 
 HERE = Path(__file__).parent
 # With a word beside it: a verdict must not hang on a sign or a colour alone.
@@ -35,8 +36,10 @@ def render(
         source, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     script, rank = _script(), list(SYMBOLS).index
+    title = f"LoRA and full fine-tuning: the study “{results.study.study}”"
     return template.render(
         study=results.study,
+        title=marked(title, results.study),
         overview=words.overview(results.study),
         findings=words.findings(results, claims),
         claims=sorted(claims, key=lambda claim: rank(claim.verdict)),

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from peft_study.findings import chance, wording
 from peft_study.findings.page import papers
@@ -53,7 +53,10 @@ def tables(results: Results, published: Sequence[PublishedRow]) -> dict[str, lis
         "parity": [_counts(parity, study), _parity(parity, study)] if parity else [],
         "ran": [make(results) for make in (_machine, _data, _packages)],
     }
-    return {name: [table for table in section if table.rows] for name, section in found.items()}
+    return {
+        name: [replace(t, caption=wording.marked(t.caption, study)) for t in section if t.rows]
+        for name, section in found.items()
+    }
 
 
 def _scores(results: Results) -> Table:
