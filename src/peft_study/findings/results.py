@@ -28,7 +28,11 @@ class Claim(Record):
 
 
 class PublishedRow(Record):
-    """A published number beside ours: an item of `metrics/published.json`."""
+    """A published number beside ours: an item of `metrics/published.json`.
+
+    `difference` is ours minus published; where the two are not `like` it decides nothing, and the
+    note says why.
+    """
 
     source: str
     table: str
@@ -46,6 +50,7 @@ class PublishedRow(Record):
     ours_std: float | None
     n: int | None
     difference: float | None
+    like: bool
     note: str | None
 
 

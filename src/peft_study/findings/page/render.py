@@ -44,7 +44,6 @@ def render(
         findings=words.findings(results, claims),
         claims=sorted(claims, key=lambda claim: rank(claim.verdict)),
         symbols=SYMBOLS,
-        citations=list(dict.fromkeys(row.citation for row in published)),
         figures=figures,
         specs=specs,
         energy=words.energy_words(results.profile),
@@ -61,11 +60,11 @@ def write_page(page: str, path: Path) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
-def write_tables(results: Results, folder: Path) -> None:
+def write_tables(results: Results, published: Sequence[PublishedRow], folder: Path) -> None:
     """Write the tables in the papers' form as all that `folder` holds."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name, table in papers_tables(results).items():
+    for name, table in papers_tables(results, published).items():
         (folder / name).write_text(table, encoding="utf-8")
 
 
