@@ -239,7 +239,7 @@ def test_a_sweep_is_matched_by_rank_and_weights() -> None:
     gap = find(rows, weights=("query",), rank=2)
     assert str(gap.note).endswith("this cell of the sweep has no results")
     other = find(rows, weights=("query", "value"), rank=1)
-    assert str(other.note).endswith("not in the sweep, which is of mnli")
+    assert str(other.note).endswith("the sweep does not have these weights at this rank")
 
 
 def test_a_sweep_has_the_row_that_the_method_itself_does_not() -> None:

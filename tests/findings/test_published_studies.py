@@ -16,6 +16,7 @@ from peft_study.configure import _report
 from peft_study.findings.figures import figures
 from peft_study.findings.page.papers import papers_tables
 from peft_study.findings.page.tables import tables
+from peft_study.findings.page.words import parameters
 from peft_study.findings.printed import printed_rows
 from peft_study.findings.published import published
 from peft_study.findings.results import PublishedRow, Results
@@ -63,8 +64,10 @@ EXPENSIVE = "not measured on this task"
 class Out:
     """What comes out of a study that has results of everything."""
 
-    def __init__(self, study: StudyInfo) -> None:
-        self.study, self.results = study, made_up.whole(study)
+    def __init__(self, name: str) -> None:
+        self.params = presets.load(name)
+        self.study = _report(self.params)
+        self.results = made_up.whole(self.study)
         self.rows = published(self.results)
         self.tables = papers_tables(self.results, self.rows)
 
@@ -78,7 +81,7 @@ class Out:
 def out() -> dict[str, Out]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        return {name: Out(_report(presets.load(name))) for name in NAMES}
+        return {name: Out(name) for name in NAMES}
 
 
 def test_every_printed_row_comes_out_of_a_study(out: dict[str, Out]) -> None:
@@ -158,6 +161,35 @@ def test_full_fine_tuning_of_table_2_does_not_start_from_mnli(
     assert also == (unlike if model == "large" else [])
 
 
+# Epochs, batch size and learning rate of LoRA and of full fine-tuning, as Chu's Table 2 (but for
+# QQP's batch, of which the study's file tells) and Tiny's Table 7 print them.
+PRINTED: dict[tuple[str, str], dict[str, tuple[int, int, float]]] = {
+    ("chu_table1", "lora"): {"sst2": (3, 16, 5e-4), "qqp": (3, 4, 5e-4), "mrpc": (3, 16, 4e-4)},
+    ("tiny_table2", "lora"): {
+        **{"sst2": (60, 16, 5e-4), "mrpc": (30, 16, 4e-4), "cola": (80, 32, 4e-4)},
+        **{"rte": (80, 32, 5e-4), "stsb": (40, 16, 4e-4)},
+    },
+    ("tiny_table2", "full_ft"): {
+        **{"sst2": (5, 16, 2e-5), "mrpc": (5, 16, 3e-5), "cola": (10, 32, 3e-5)},
+        **{"rte": (10, 32, 3e-5), "stsb": (10, 16, 3e-5)},
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "method"), PRINTED)
+def test_printed_hyperparameters_are_a_studys_and_on_its_page(
+    out: dict[str, Out], name: str, method: str
+) -> None:
+    study, shown = out[name].params, [line.strip() for line in parameters(out[name].study.params)]
+    for task, printed in PRINTED[name, method].items():
+        found = study.hyperparameters(method, study.tasks[task])
+        assert (found.epochs, found.batch_size, found.learning_rate) == printed
+        assert f"learning_rate: {found.learning_rate}" in shown
+    settings = study.lora.r, study.lora.alpha, study.lora.targets, study.model.max_length
+    chu, tiny = (8, 16, ["query", "value"], 128), (8, 8, ["query", "value"], 512)
+    assert settings == (chu if name == "chu_table1" else tiny)
+
+
 def variations(study: StudyInfo) -> Iterator[StudyInfo]:
     """Yield the study, and the study with another start, model, size, or a method less."""
     yield study
@@ -185,7 +217,8 @@ def reasons(study: StudyInfo, row: PublishedRow, results: Results) -> dict[str, 
         "no method of this project": row.method not in METHODS,
         "not part of this study": row.method not in study.labels,
         "not a task of this study": row.task not in study.main_metrics,
-        "not in the sweep, which is of": not (asked and row.task == sweep.task),
+        "the sweep does not have these weights at this rank": not asked,
+        f"the sweep is of {sweep.task}": row.task != sweep.task,
         "this cell of the sweep has no results": not results.sweep,
         "this cell has no results": (row.method, row.task) not in scored,
         "no score on": row.metric == "average" and bool(lacking),

@@ -150,8 +150,10 @@ def _swept(row: Printed, results: Results) -> Ours | None:
     if row.name != "lora" or not sweep.ranks:
         return None
     sets, ranks = [set(weights) for weights in sweep.weights], [str(rank) for rank in sweep.ranks]
-    if row.task != sweep.task or set(row.adapted) not in sets or row.rank not in ("", *ranks):
-        return Ours(note=f"not in the sweep, which is of {sweep.task}")
+    if row.task != sweep.task:
+        return Ours(note=f"the sweep is of {sweep.task}")
+    if set(row.adapted) not in sets or row.rank not in ("", *ranks):
+        return Ours(note="the sweep does not have these weights at this rank")
     cells: dict[int, dict[str, SweepRow]] = {}
     for cell in results.sweep:
         same = cell.task == row.task and set(cell.weights) == set(row.adapted)

@@ -53,6 +53,9 @@ def test_published_numbers_stand_beside_ours_with_the_difference() -> None:
         f"| {name} | 95.1 ± 0.2 | 76.5 ± 1.0 | {minus}18.6 |  |",
         f"| {name} | 95.1 ± 0.2 | 76.5 ± 1.0 | ({minus}18.6) | ours starts from the encoder |",
     ]
+    finer = replace(row, published=0.7274, published_std=None, ours_std=None, difference=0.0376)
+    shown = papers_tables(made_up.results(), [finer])["published.md"].splitlines()[-1]
+    assert shown == f"| {name} | 72.74 | 76.50 | +3.76 |  |"
     assert tables["published.tex"].startswith("\\begin{tabular}{lrrrp{0.3\\linewidth}}\n")
 
 

@@ -1,5 +1,6 @@
 """The study's tables in the papers' form: Markdown for reading, LaTeX with booktabs for setting."""
 
+import math
 from collections.abc import Sequence
 
 from peft_study.findings.results import PublishedRow, Results
@@ -125,9 +126,12 @@ def amounts(row: PublishedRow) -> list[str]:
 def _amount(
     value: float | None, row: PublishedRow, std: float | None = None, sign: str = ""
 ) -> str:
+    """Show one of a row's numbers; a fraction to as many decimals as are printed, one or two."""
     if value is None:
         return GAP
-    scale, form, of_std = (100, "z.1f", ".1f") if row.is_fraction else (1, ",.4g", ",.2g")
+    decimals = 1 if math.isclose(1000 * row.published, round(1000 * row.published)) else 2
+    fraction = (100, f"z.{decimals}f", f".{decimals}f")
+    scale, form, of_std = fraction if row.is_fraction else (1, ",.4g", ",.2g")
     spread = "" if std is None else f" ± {scale * std:{of_std}}"
     return number(scale * value, sign + form) + spread
 
