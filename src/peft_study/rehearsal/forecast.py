@@ -89,7 +89,8 @@ def forecast(name: str, folder: Path) -> Forecast:
     """
     study = presets.load(name)
     costs, libraries = timed_methods(name, folder), meters.resident_bytes()
-    runs, steps, memory, disk, seconds = 0, 0, 0.0, 0.0, 0.0
+    runs, steps, memory, seconds = 0, 0, 0.0, 0.0
+    disk = 4 * max(cost.weights for cost in costs.values())  # the pretrained model
     for run in presets.planned(study):
         if run.rows is None or run.steps is None:
             raise StudyError(f"tasks.{run.task}: how many rows it has is not known")
