@@ -44,7 +44,7 @@ def names() -> list[str]:
 
 
 def values(name: str) -> dict[str, Any]:
-    """Return a study's parameters: the base's, overlaid; its map of tasks replaces the base's.
+    """Return a study's parameters: the base's, overlaid; its tasks, and `only`, replace the base's.
 
     What the study trains is also what its profile measures, and its first task is that of profile
     and sweep, unless its file says otherwise. Raises StudyError if there is no such study, or its
@@ -57,6 +57,7 @@ def values(name: str) -> dict[str, Any]:
         base, overlay = loaded
         if "tasks" in overlay:
             base.pop("tasks")
+        base.only = {}
         merged: Any = OmegaConf.to_container(OmegaConf.merge(base, overlay))
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise StudyError(f"studies/{name}.yaml: {str(error).splitlines()[0]}") from None
@@ -142,8 +143,8 @@ def check(name: str) -> list[str]:
 def describe(study: Study) -> dict[str, Any]:
     """Return a study's size: model, tasks, methods, runs and an estimate of optimiser steps.
 
-    It counts the rows of the published training splits, before any is dropped; None where their
-    number is not known before the files are read.
+    It counts the rows of the published training splits, less those that are known to be dropped;
+    None where their number is not known before the files are read.
     """
     cells, cost = study.sweep.cells, planned(study)
     steps = [run.seeds * run.steps for run in cost if run.steps is not None]
@@ -159,9 +160,13 @@ def describe(study: Study) -> dict[str, Any]:
 def planned(study: Study) -> list[Planned]:
     """Return all runs of a study, those of one configuration together."""
     init, seeds = study.mnli_init, len(study.seeds)
-    runs = [(m, name, task, seeds) for m in study.methods for name, task in study.tasks.items()]
-    if study.starters:
-        starts = ["full_ft"] if init.mode == "full_ft" else study.methods
+    runs: list[tuple[str, str, TaskParams, int]] = [
+        (method, name, task, len(study.seeds_of(method)))
+        for method in study.methods
+        for name, task in study.tasks_of(method).items()
+    ]
+    if starting := [m for m in study.methods if {*study.tasks_of(m)} & {*study.starters}]:
+        starts = ["full_ft"] if init.mode == "full_ft" else starting
         runs += [(method, init.task, init, 1) for method in starts]
     swept = study.tasks[study.sweep.task]
     runs += [("lora", study.sweep.task, swept, seeds) for _ in study.sweep.cells]
@@ -185,7 +190,8 @@ def listing() -> str:
 
 
 def _rows(name: str, task: TaskParams) -> int | None:
-    published = DATASETS[name].train_rows if name in DATASETS and not task.files else None
+    dataset = None if task.files else DATASETS.get(name)
+    published = dataset.train_rows - (dataset.dropped or 0) if dataset else None
     return task.train_rows or published
 
 
@@ -202,7 +208,7 @@ def _header(text: str) -> str:
 def _set(target: Any, wanted: dict[str, Any], changes: Any) -> None:
     """Give `target`, which has comments, the values `wanted`, in the style of `changes`."""
     for key, value in wanted.items():
-        if key == "tasks" and isinstance(value, dict):
+        if key in ("tasks", "only") and isinstance(value, dict):
             target[key] = changes.get(key, target[key])
         elif isinstance(value, dict) and isinstance(target.get(key), dict):
             _set(target[key], value, changes.get(key) or {})

@@ -103,6 +103,8 @@ def _ours(row: Printed, rows: list[Printed], results: Results) -> Ours:
     found = _swept(row, results) if row.metric in SCORES and (apart or not own) else None
     if found and (found.value is not None or not own):
         apart = []  # The sweep has the row's own settings.
+    elif own and row.task and not study.trains(row.name, row.task):
+        found = Ours(note="this study does not train it on this task")
     elif own and row.metric in SCORES:
         found = _scored(row, results)
     elif own:

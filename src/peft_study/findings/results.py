@@ -134,6 +134,8 @@ def load_cells(study: StudyInfo, metrics: Path = METRICS) -> tuple[scores.Cells,
     """Read the scores of the study's cells, and name those that have none, with the reason."""
     cells, gaps = {}, []
     for method, task in product(study.labels, study.main_metrics):
+        if not study.trains(method, task):
+            continue
         path = metrics / "runs" / method / f"{task}.json"
         cell = read_record(path, scores.Cell) if path.is_file() else None
         if cell and not cell.failed:

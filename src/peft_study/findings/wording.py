@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from peft_study.records.costs import Machine, Recipe
 from peft_study.records.scores import Gap, Unlearned
-from peft_study.records.study import StudyInfo
+from peft_study.records.study import MethodInfo, StudyInfo
 
 GAP = "–"
 MINUS = "\N{MINUS SIGN}"
@@ -98,6 +98,13 @@ def missing(gaps: Iterable[Gap], study: StudyInfo) -> str:
     """Name the cells without results, and why they have none; "" where there are none."""
     named = [f"{cell_name(gap, study)} ({gap.reason})" for gap in gaps]
     return f"Without results: {', '.join(named)}." if named else ""
+
+
+def of_its_own(method: MethodInfo) -> str:
+    """Say what tasks and seeds a method has of its own; "" where it has the study's."""
+    tasks = f"on {', '.join(method.tasks)} alone" if method.tasks else ""
+    seeds = f"with seeds {', '.join(map(str, method.seeds))}" if method.seeds else ""
+    return " ".join(filter(None, (tasks, seeds)))
 
 
 def unlearned_words(found: Unlearned, study: StudyInfo) -> str:

@@ -225,7 +225,7 @@ def test_one_seed_has_no_intervals() -> None:
     found = made_up.described(differences=differences, cells=cells)
     said = words(page(replace(found, study=made_up.study(seeds=(1,)))))
     assert "One seed gives neither a spread nor an interval." in said
-    assert "there is no interval without a second seed" in said
+    assert "there is no interval without two seeds that both have" in said
     assert "76.5 (75.5)" in said
 
 

@@ -11,7 +11,7 @@ from peft_study.findings.results import PublishedRow, Results
 from peft_study.findings.wording import GAP, MINUS, interval, percent, points, two_digits
 from peft_study.records import Record
 from peft_study.records.costs import IsoAccuracy, MemoryParts, Parity, Profile, Ratio, Recipe
-from peft_study.records.scores import Family
+from peft_study.records.scores import Family, Rows
 from peft_study.records.study import StudyInfo
 
 STATISTICS, PROFILE = "metrics/statistics.json", "metrics/profile.json"
@@ -66,10 +66,15 @@ def _scores(results: Results) -> Table:
     rows, sources = [*grid.rows, last] if grid.rows else [], [STATISTICS, "metrics/runs"]
     named = [(wording.cell_name(gap, results.study), gap.reason) for gap in results.statistics.gaps]
     gaps = [f"Gap: {name} has no results: {reason.rstrip('.')}." for name, reason in named]
+    own = [
+        f"By design: {method.label} is trained {words}."
+        for method in results.study.methods
+        if (words := wording.of_its_own(method))
+    ]
     note = "Trainable parameters without the head. "
     note += "Avg. is the mean of the tasks' medians, and absent where one is."
     caption = f"Scores times 100: {SPREAD}{papers.parentheses(results.study)}; {_seeds(results)}"
-    return Table("scores", caption, grid.head, rows, sources, notes=(*gaps, note))
+    return Table("scores", caption, grid.head, rows, sources, notes=(*gaps, *own, note))
 
 
 def _seeds(results: Results) -> str:
@@ -311,9 +316,12 @@ def _machine(results: Results) -> Table:
 
 
 def _data(results: Results) -> Table:
+    used: dict[str, dict[str, Rows]] = {}
+    for (_, task), cell in results.cells.items():
+        used.setdefault(task, {}).update(cell.data)  # a method may have seeds of its own
     rows = [
         [f"{task}: {split}", f"{rows.rows:,}", rows.sha256_of_ids]
-        for task, splits in {task: cell.data for (_, task), cell in results.cells.items()}.items()
+        for task, splits in used.items()
         for split, rows in splits.items()
     ]
     head = ["Split", "Rows", "SHA-256 of their ids"]
