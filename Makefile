@@ -6,7 +6,8 @@ export PATH := $(BIN):$(PATH)
 # keeps it for those after it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study studies use check report experiments why compare quick test nightly env readme clean-store
+.PHONY: study studies use check rehearse report experiments why compare quick test nightly env readme \
+	clean-store
 
 ## study: create the environment and run the study of params.yaml
 study: env check
@@ -23,6 +24,10 @@ use: env
 ## check: validate params.yaml, or studies/STUDY.yaml, without training
 check: env
 	@$(BIN)/python -m peft_study.presets check '$(STUDY)'
+
+## rehearse: run a study whole, made tiny, in minutes: make rehearse STUDY=name; all without STUDY
+rehearse: env
+	@$(BIN)/python -m peft_study.rehearsal '$(STUDY)'
 
 ## report: draw findings from the results that are there, also if a cell failed or is missing
 report: env

@@ -123,6 +123,8 @@ def adapted_model(config: RunConfig, seed: int) -> torch.nn.Module:
     model = load_model(encoder.name, config.definition.num_outputs, seed, encoder.revision)
     if not isinstance(settings, LoraSettings):
         return model
+    if settings.init_std is not None:
+        raise StudyError("the peer draws A as PEFT does; leave lora.init_std empty")
     set_seed(seed)
     lora = LoraConfig(
         task_type="SEQ_CLS",  # trains the head as well

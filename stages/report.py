@@ -10,16 +10,17 @@ from peft_study.findings.results import METRICS, Claim, FigureInfo, PublishedRow
 
 def main() -> None:
     results, plots = load_results(), Path("plots")
+    published = read_record(METRICS / "published.json", tuple[PublishedRow, ...])
     figures = read_record(plots / "figures.json", tuple[FigureInfo, ...])
     page = render(
         results,
         claims=read_record(METRICS / "claims.json", tuple[Claim, ...]),
-        published=read_record(METRICS / "published.json", tuple[PublishedRow, ...]),
+        published=published,
         figures=figures,
         specs={f.name: read_json(plots / "specs" / f"{f.name}.json") for f in figures},
     )
     write_page(page, plots / "report.html")
-    write_tables(results, METRICS / "tables")
+    write_tables(results, published, METRICS / "tables")
     print("report: wrote plots/report.html, metrics/tables/")
 
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import builders
+from peft_study.data.tasks import TASKS
 from peft_study.findings.results import Claim, FigureInfo, PublishedRow, Results
 from peft_study.records import costs, scores
 from peft_study.records.costs import Ratio, Recipe
-from peft_study.records.study import Evaluated, InitInfo, StudyInfo, SweepInfo
+from peft_study.records.study import Evaluated, InitInfo, MethodInfo, StudyInfo, SweepInfo
 
 SCORES = {  # by method and task, a run each
     "lora": {"film_review": [0.75, 0.77, 0.765], "rating": [0.83, 0.82, 0.84]},
@@ -40,6 +41,103 @@ def study(**changes: Any) -> StudyInfo:
     packages = {"torch": "2.13.0", "peft": "0.20.0"}
     found = builders.study(tuple(SCORES), METRICS, mnli_init=init, packages=packages)
     return replace(found, **changes)
+
+
+def whole(about: StudyInfo) -> Results:
+    """Return results of all that a study trains and measures, on a GPU: the same score everywhere.
+
+    The counts of parameters are those of its methods.
+    """
+    pairs = [(method, task) for method in about.methods for task in about.tasks]
+    keys = [(task.name, method.name, metric) for method, task in pairs for metric in [task.metric]]
+    scored = (5, 0.8, 0.01, 0.8, 0.0125, 0.7, 0.9, 0.75, 0.85)  # n, median and what follows
+    cells = [
+        scores.CellStatistics(task, method, metric, at, *scored, chance=None)
+        for task, method, _ in keys
+        for metric in _metrics(task)
+        for at in dict.fromkeys((about.report, about.judged))
+    ]
+    sets = [(weights, rank) for weights in about.sweep.weights for rank in about.sweep.ranks]
+    swept: dict[str, Any] = {"n": 1, "median": 0.8, "std": None, "judged": 0.8}
+    swept |= {"cv_first": None, "cv_last": None}
+    swept |= {f"trainable_{part}": 1000 for part in ("adapter", "head", "total")}
+    drawn: dict[str, Any] = {"n": 5, "mean": 0.8, "low": 0.79, "high": 0.81}
+    drawn |= {"train_loss": 0.6, "validation_loss": 0.7}
+    epochs = ((64, 1.0), (320, 5.0))
+    of_sweep = about.sweep.task, "lora", about.main_metrics.get(about.sweep.task, "")
+    return Results(
+        study=about,
+        statistics=builders.statistics(cells=tuple(cells)),
+        cells={
+            (m.name, t.name): builders.cell(
+                m.name, t.name, trainable=_counts(m, about), seeds={"1": _run(t.name)}
+            )
+            for m, t in pairs
+        },
+        profile=_on_a_gpu(about),
+        iso_accuracy=costs.IsoAccuracy(
+            0.005,
+            costs.EnergySource("NVML", None),
+            tuple(
+                scores.EqualScoreRun(task, method, 1, 0.8, True, 64, 2.0, 9.0, 2e3)
+                for task, method, _ in keys
+            ),
+            (),
+        ),
+        stability=tuple(
+            scores.StabilityPoint(task, method, *at, 5, 0.8, 0.01, 0.0125)
+            for task, method, _ in keys
+            for at in epochs
+        ),
+        curves=tuple(scores.CurvePoint(*of, *at, **drawn) for of in keys for at in epochs),
+        sweep=tuple(
+            scores.SweepRow(about.sweep.task, *of, metric, **swept)
+            for of in sets
+            for metric in _metrics(about.sweep.task)
+        ),
+        sweep_curves=tuple(
+            scores.CurvePoint(*of_sweep, *at, **drawn, weights=weights, rank=rank)
+            for weights, rank in sets
+            for at in epochs
+        ),
+    )
+
+
+def _metrics(task: str) -> list[str]:
+    """Return what is scored of a task of the table, and of each of its parts."""
+    parts = ("", *(f"_{part}" for part in TASKS[task].parts))
+    return [f"{metric}{part}" for metric in TASKS[task].metrics for part in parts]
+
+
+def _run(task: str) -> scores.RunScores:
+    found = dict.fromkeys(_metrics(task), 0.8)
+    at = scores.Evaluation(64, 1.0, found)
+    return scores.RunScores(at, at, at, scores.CrossFitted(found, dict.fromkeys(found, 0.0)), True)
+
+
+def _on_a_gpu(about: StudyInfo) -> costs.Profile:
+    recipes = [Recipe(m.name, m.rank, m.weights, m.bottleneck) for m in about.methods]
+    merged = [replace(recipe, merged=True) for recipe in recipes if recipe.method == "lora"]
+    one, energy = Ratio(1.1, 1.0, 1.2), [costs.EnergyCost(r, 1.0, 2.0, 50.0) for r in recipes]
+    return builders.profile(
+        next(iter(about.main_metrics)),
+        machine=builders.machine(gpu="a GPU"),
+        training=tuple(builders.step(recipe, one) for recipe in recipes),
+        memory=tuple(builders.memory(recipe, 3 * 10**9, 2e9) for recipe in recipes),
+        inference=tuple(builders.latency(recipe, one, one) for recipe in recipes + merged),
+        energy=costs.Energy("NVML", None, cells=tuple(energy)),
+    )
+
+
+def _counts(method: MethodInfo, about: StudyInfo) -> scores.Counts:
+    """Return the parameters of a method, of full fine-tuning those of the encoder, and a head's."""
+    sizes = {"roberta-base": (12, 768, 124_055_040), "roberta-large": (24, 1024, 354_310_144)}
+    layers, width, encoder = sizes.get(about.model.short, (24, 1536, 884_594_688))
+    size = method.bottleneck or 0
+    lora = layers * len(method.weights) * 2 * width * (method.rank or 0)
+    adapter = 2 * layers * (2 * width * size + size + width)
+    trained = {"lora": lora, "adapter": adapter, "full": encoder}[method.family]
+    return scores.Counts(trained, width**2, trained + width**2)
 
 
 def sweep() -> Results:
@@ -82,7 +180,7 @@ _ROW: dict[str, Any] = {"source": "hu2021", "table": "2", "model": "roberta-base
 _ROW |= {"citation": "Hu et al. 2021. LoRA: Low-Rank Adaptation of Large Language Models."}
 _ROW |= {"weights": WEIGHTS[1], "rank": 8, "task": "film_review", "metric": "accuracy", "n": 3}
 _ROW |= {"is_fraction": True, "published": 0.951, "published_std": 0.002, "note": None}
-PUBLISHED = [PublishedRow(**_ROW, ours=0.765, ours_std=0.0104, difference=-0.186)]
+PUBLISHED = [PublishedRow(**_ROW, ours=0.765, ours_std=0.0104, difference=-0.186, like=True)]
 FIGURES = [
     FigureInfo(
         **{"name": name, "title": title, "caption": f"{title}, made up.", "unit": "points"},

@@ -26,6 +26,7 @@ mnli_init:
   tasks: [editorial_polarity]
   train_rows: 32
   validation_rows: 20
+  head: fresh
   seed: 1
 sweep:
   task: tweet_rating
@@ -37,9 +38,11 @@ train:
   epochs: 1
   batch_size: 8
   gradient_accumulation_steps: 1
+  schedule: linear
   warmup_ratio: 0.06
   weight_decay: 0.01
   adam_beta2: 0.999
+  adam_epsilon: 1e-8
   max_grad_norm: 1.0
   evaluations_per_epoch: 1
   head: trained

@@ -12,6 +12,7 @@ import torch
 from conftest import ROOT
 from peft_study.configure import configure, pinned
 from peft_study.errors import StudyError
+from peft_study.presets import describe
 from peft_study.run_config import AdapterHSettings, LoraSettings
 from peft_study.study import Study, check_study, load_study
 
@@ -25,7 +26,11 @@ def training(*methods: str) -> set[str]:
     return {f"train/{method}/{task}" for method in methods for task in TASKS}
 
 
-STARTS = {f"train/{method}/editorial_polarity" for method in METHODS}
+def training_on(task: str) -> set[str]:
+    return {f"train/{method}/{task}" for method in METHODS}
+
+
+STARTS = training_on("editorial_polarity")
 LORA, EVERYTHING = training("lora", "peft_lora"), training(*METHODS)
 PREPARED = {"prepare/movie_polarity", "prepare/tweet_rating", "prepare/editorial_polarity"}
 UNPREPARED = {"mnli_init", "prepare/intermediate", "prepare/starters"}
@@ -82,6 +87,14 @@ def before() -> dict[str, Any]:
         ("profile.bottleneck", 4, {"profile"}),
         ("profile.task", "tweet_rating", {"profile"}),
         ("full_ft.epochs", 3, training("full_ft")),
+        ("train.schedule", "constant", EVERYTHING | {"mnli_init"}),
+        ("train.adam_epsilon", 1e-6, EVERYTHING | {"mnli_init"}),
+        ("full_ft.adam_epsilon", 1e-6, training("full_ft") | {"mnli_init"}),
+        ("full_ft.adam_beta2", 0.98, training("full_ft") | {"mnli_init"}),
+        ("tasks.tweet_rating.adam_epsilon", 1e-6, training_on("tweet_rating")),
+        ("lora.init_std", 0.02, LORA | {"mnli_init"}),
+        ("mnli_init.head", "kept", STARTS),
+        ("only", {"peft_lora": {"seeds": [7, 8]}}, training("peft_lora")),
         ("tasks.tweet_rating.train_rows", 80, {"prepare/tweet_rating"}),
     ],
 )
@@ -108,6 +121,41 @@ def test_seeds_are_drawn_for_in_the_tasks_and_not_in_the_intermediate_one(params
     found = parts(check_study(params))
     assert {found[name].seeds for name in PREPARED} == {(3, 1)}
     assert found["prepare/intermediate"].seeds == ()
+
+
+def test_a_method_may_have_tasks_and_seeds_of_its_own(
+    params: Params, before: dict[str, Any]
+) -> None:
+    """Another method's runs stay as they are, and none of it starts from the intermediate task."""
+    params["only"] = {"peft_lora": {"tasks": ["movie_polarity"], "seeds": [7]}}
+    found = parts(check_study(params))
+    gone = {f"train/peft_lora/{task}" for task in TASKS[1:]}
+    assert set(before) - set(found) == gone
+    changed = {name for name in found if found[name] != before[name]}
+    assert changed == {"train/peft_lora/movie_polarity", "mnli_init", "report"}
+    assert found["train/peft_lora/movie_polarity"].seeds == (7,)
+    starts = found["mnli_init"].starts
+    assert starts == {name: None if name == "peft_lora" else name for name in METHODS}
+    assert set(found["mnli_init"].cells) == set(METHODS) - {"peft_lora"}
+    runs = sum(len(cell.seeds) for name, cell in found.items() if name.startswith("train/"))
+    size = describe(check_study(params))
+    assert (runs, size["runs"]) == (3 * 3 * 5 + 1, 3 * 3 * 5 + 1 + 3)
+    report = found["report"]
+    assert report.trains("peft_lora", "movie_polarity")
+    assert not report.trains("peft_lora", "tweet_rating")
+    assert (report.method("peft_lora").seeds, report.method("lora").seeds) == ((7,), None)
+    params["mnli_init"]["mode"] = "full_ft"
+    only_one = parts(check_study(params))["mnli_init"]
+    assert (set(only_one.cells), only_one.starts["peft_lora"]) == ({"full_ft"}, None)
+
+
+def test_seeds_of_a_methods_own_have_draws_where_it_is_trained(params: Params) -> None:
+    params["data"]["resample"] = "per_seed"
+    params["seeds"] = [3, 1]
+    params["only"] = {"full_ft": {"tasks": ["tweet_rating"], "seeds": [1, 9]}}
+    found = parts(check_study(params))
+    assert found["prepare/tweet_rating"].seeds == (3, 1, 9)
+    assert found["prepare/movie_polarity"].seeds == (3, 1)
 
 
 def test_a_sweep_has_a_configuration_per_cell(params: Params, before: dict[str, Any]) -> None:

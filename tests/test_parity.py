@@ -168,8 +168,8 @@ def b_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     initialise = lora.initialise
 
     @torch.no_grad()
-    def initialised(state: dict[str, nn.Parameter], seed: int) -> None:
-        initialise(state, seed)
+    def initialised(state: dict[str, nn.Parameter], seed: int, std: float | None) -> None:
+        initialise(state, seed, std)
         for name, parameter in state.items():
             if ".lora_B." in name:
                 parameter.fill_(0.01)

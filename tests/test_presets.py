@@ -23,7 +23,8 @@ NAMES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
 OVERLAYS = [name for name in NAMES if name != "opinions"]
 PUBLISHED = [name for name in OVERLAYS if name != "minilm_glue"]
 SCRIPTS = ROOT.parent / "shared/reference/hyperparameters.csv"
-MNLI, STSB, SST2, QQP, MRPC = 392_702, 5_749, 67_349, 363_846, 3_668
+# Training rows: of MNLI, QQP and SNLI as published, of the others what cleaning leaves.
+MNLI, STSB, SST2, QQP, MRPC, SNLI = 392_702, 5_737, 67_344, 363_846, 3_667, 550_152
 
 
 @pytest.fixture(autouse=True)
@@ -112,9 +113,6 @@ def test_published_study_is_small_and_of_the_hub(name: str) -> None:
     assert study.data.source == "hub"
     assert study.mnli_init.task == "mnli"
     assert study.model.name.startswith("models/") or study.model.revision
-    base, overlay = (dict(_leaves(_parse(_source(file)))) for file in ("opinions", name))
-    kept = [key for key in overlay if overlay[key] == base.get(key, ...)]
-    assert kept == []  # only what differs
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -155,7 +153,16 @@ def test_rendered_study_keeps_the_comments(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_rendered_study_is_in_block_style(name: str) -> None:
     lines = [line.partition("#")[0].rstrip() for line in studies.render(name).splitlines()]
-    assert [line for line in lines if re.search(r"[\[{]", line) and not line.endswith("[]")] == []
+    empty = ("[]", "{}")
+    assert [line for line in lines if re.search(r"[\[{]", line) and not line.endswith(empty)] == []
+
+
+def test_a_methods_own_tasks_and_seeds_are_rendered_in_block_style(repository: Path) -> None:
+    text = "study: own\nonly:\n  lora:\n    seeds:\n      - 7\n"
+    (repository / "studies/own.yaml").write_text(text)
+    rendered = studies.render("own")
+    assert _parse(rendered) == studies.values("own")
+    assert re.search(r"\nonly: +# a method's own .*\n  lora:\n    seeds:\n      - 7\n\n", rendered)
 
 
 def test_the_base_is_rendered_as_it_is() -> None:
@@ -322,7 +329,8 @@ SIZES = [
     ("chu_table1", 15, 5 * (_steps(3, SST2, 16) + _steps(3, QQP, 4) + _steps(3, MRPC, 16))),
     ("hu_table6_roberta_base", 75, 75 * _steps(30, MNLI, 128)),
     ("liu_comparison", 15, 15 * _steps(5, STSB, 16)),
-    ("liu_weights", 50, 50 * _steps(5, STSB, 16)),
+    ("liu_weights", 75, 75 * _steps(5, STSB, 16)),
+    ("liu_snli", 15, 15 * _steps(5, SNLI, 16)),
     ("keyquery_mrpc", 1 + 3, 4 * _steps(10, MRPC, 32)),
     ("keyquery_deberta", 2, 2 * _steps(3, SST2, 16)),
     # four methods, five seeds, three tasks and an MNLI-like start for each method

@@ -36,7 +36,7 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("lora.targets", [], ("got []", "at least 1 item")),
     ("lora.targets", ["query", "query"], ("'query' is repeated",)),
     ("lora.learning_rate", "fast", ("got 'fast'", "valid number")),
-    ("lora.rank", 8, ("unknown key", "known: alpha")),
+    ("lora.rank", 8, ("unknown key", "known: adam_beta2")),
     ("lora.alhpa", 8, ("unknown key", "did you mean 'alpha'?")),
     ("lora", None, ("got None", "mapping")),
     ("adapter_h.bottleneck", 0, ("got 0", "greater than or equal to 1")),
@@ -109,6 +109,22 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("profile.assumed_watts", 0, ("got 0", "greater than 0")),
     ("train.gradient_accumulation_steps", 0, ("got 0", "greater than or equal to 1")),
     ("train.adam_beta2", 1.0, ("got 1.0", "less than 1")),
+    ("train.adam_epsilon", 0, ("got 0", "greater than 0")),
+    ("full_ft.adam_epsilon", -1.0, ("got -1.0", "greater than 0")),
+    ("train.schedule", "cosine", ("got 'cosine'", "'linear' or 'constant'")),
+    ("lora.init_std", 0, ("got 0", "greater than 0")),
+    ("mnli_init.head", "trained", ("got 'trained'", "'fresh' or 'kept'")),
+    ("only", {"lroa": {"seeds": [1]}}, ("got 'lroa'", "did you mean 'lora'?")),
+    ("only", {"loralib_lora": {"seeds": [1]}}, ("got 'loralib_lora'", "known: adapter_h")),
+    (
+        "only.lora",
+        {"tasks": ["rte"]},
+        ("only.lora.tasks", "got 'rte'", "known: editorial_polarity"),
+    ),
+    ("only.lora", {"tasks": []}, ("only.lora.tasks", "got []", "at least 1 item")),
+    ("only.lora", {"seeds": [-1]}, ("only.lora.seeds.0", "got -1", "greater than or equal to 0")),
+    ("only.lora", {"seeds": [7, 7]}, ("only.lora.seeds", "7 is repeated")),
+    ("only.lora", {"seed": [7]}, ("unknown key", "did you mean 'seeds'?")),
     ("runner.workers", "many", ("got 'many'", "valid integer or 'auto'")),
     ("study", "My Study", ("got 'My Study'", "lower-case")),
 ]
@@ -192,6 +208,15 @@ def test_the_most_specific_hyperparameter_wins(params: Params) -> None:
     }
 
 
+def test_the_head_that_starters_keep_is_not_the_head_of_the_intermediate_run(
+    params: Params,
+) -> None:
+    params["mnli_init"] |= {"head": "kept", "lora": {"head": "frozen"}}
+    study = check_study(params)
+    heads = {m: study.hyperparameters(m, study.mnli_init).head for m in ("lora", "full_ft")}
+    assert heads == {"lora": "frozen", "full_ft": "trained"}
+
+
 def test_a_task_of_ones_own_is_defined_by_its_files(params: Params) -> None:
     params["data"] |= {"source": "files", "folder": "somewhere"}
     params["mnli_init"] |= {"mode": "none", "tasks": []}
@@ -204,10 +229,11 @@ def test_a_task_of_ones_own_is_defined_by_its_files(params: Params) -> None:
     params["sweep"]["task"] = params["profile"]["task"] = "mine"
     study = check_study(params)
     defined = {name: study.task_definition(name, task) for name, task in study.tasks.items()}
-    assert defined["mine"] == Task(("a", "b"), ("no", "yes", "maybe"), ("accuracy",))
+    macro = "accuracy", "precision_macro", "recall_macro", "f1_macro"
+    assert defined["mine"] == Task(("a", "b"), ("no", "yes", "maybe"), macro)
     assert defined["score"] == Task(("text",), None, ("pearson", "spearman"))
     assert defined["stsb"].score_range == (0.0, 5.0)
-    assert defined["mrpc"].metrics == ("accuracy", "f1")
+    assert defined["mrpc"].metrics == ("accuracy", "precision", "recall", "f1")
     params["tasks"]["my-task"] = {"files": FILES}
     with pytest.raises(StudyError, match=r"tasks\.my-task: got 'my-task'; must be lower-case"):
         check_study(params)

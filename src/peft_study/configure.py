@@ -6,6 +6,7 @@ other. Everything that can be known to be wrong before training is found here.
 
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 
 from peft_study.data.sources import load_source
@@ -40,7 +41,7 @@ from peft_study.stage_configs import (
     PrepareConfigs,
     ProfileConfig,
 )
-from peft_study.study import Study, TaskParams
+from peft_study.study import OnlyParams, Study, TaskParams
 
 # The libraries whose versions can change what a stage writes.
 DATA_PACKAGES = ("datasets", "pyarrow", "tokenizers", "transformers")
@@ -64,14 +65,23 @@ def configure(study: Study) -> dict[str, object]:
     # A hub model's revision is a hash of its files already.
     digest = None if is_hub_id(name) else model_digest(model_folder(name, revision))
     names = architecture(model_config(name, revision)["model_type"])
+    return resolve(study, Encoder(name, revision, digest, names))
+
+
+def resolve(study: Study, encoder: Encoder) -> dict[str, object]:
+    """Return what `configure` returns of a checked study, without a look at the encoder's files.
+
+    Raises StudyError if data are not there, or a library is installed in another version than the
+    pinned one.
+    """
     packages = {name: pinned(TRAINING_PACKAGES + row.packages) for name, row in METHODS.items()}
-    resolver = _Resolver(study, Encoder(name, revision, digest, names), packages)
+    resolver = _Resolver(study, encoder, packages)
     return {
         "prepare": resolver.preparation(),
         "mnli_init": resolver.intermediate(),
         "sweep": resolver.sweep(),
         "profile": resolver.profile(),
-        "parity": ParityConfig(resolver.encoder, pinned(ALL_PACKAGES)),
+        "parity": ParityConfig(encoder, pinned(ALL_PACKAGES)),
         "report": _report(study),
         **{f"train/{method}": resolver.training(method) for method in study.methods},
     }
@@ -162,10 +172,20 @@ class _Resolver(Record):
 
     def preparation(self) -> PrepareConfigs:
         study, init, starters = self.study, self.study.mnli_init, self.study.starters
-        seeds = tuple(study.seeds) if study.data.resample == "per_seed" else ()
-        tasks = {n: self._prepare(f"tasks.{n}", n, task, seeds) for n, task in study.tasks.items()}
+        tasks = {
+            n: self._prepare(f"tasks.{n}", n, task, self._drawn_for(n))
+            for n, task in study.tasks.items()
+        }
         intermediate = self._prepare("mnli_init", init.task, init) if starters else None
         return PrepareConfigs(tasks, intermediate, tuple(starters))
+
+    def _drawn_for(self, task: str) -> tuple[int, ...]:
+        """Return the seeds that have a draw of a task's rows: the study's, then methods' own."""
+        study = self.study
+        if study.data.resample == "none":
+            return ()
+        own = (study.seeds_of(m) for m in study.methods if task in study.tasks_of(m))
+        return tuple(dict.fromkeys(chain(study.seeds, *own)))
 
     def _prepare(
         self, key: str, name: str, task: TaskParams, seeds: tuple[int, ...] = ()
@@ -201,22 +221,27 @@ class _Resolver(Record):
         )
 
     def training(self, method: str) -> dict[str, CellConfig]:
-        seeds, starters = tuple(self.study.seeds), self.study.starters
-        return {
-            name: CellConfig(self._run(method, name, task), seeds, name in starters)
-            for name, task in self.study.tasks.items()
-        }
+        study, cells = self.study, {}
+        for name, task in study.tasks_of(method).items():
+            starts = name in study.starters
+            kept = starts and study.mnli_init.head == "kept"
+            run = replace(self._run(method, name, task), keeps_head=kept)
+            cells[name] = CellConfig(run, tuple(study.seeds_of(method)), starts)
+        return cells
 
     def intermediate(self) -> InitConfig:
-        init, methods = self.study.mnli_init, self.study.methods
-        if not self.study.starters:
-            return InitConfig({}, dict.fromkeys(methods))
-        starts = {name: "full_ft" if init.mode == "full_ft" else name for name in methods}
+        init, starters = self.study.mnli_init, set(self.study.starters)
+        starts = {
+            name: ("full_ft" if init.mode == "full_ft" else name)
+            if starters & set(self.study.tasks_of(name))
+            else None
+            for name in self.study.methods
+        }
         cells = {}
-        for name in dict.fromkeys(starts.values()):
+        for name in filter(None, dict.fromkeys(starts.values())):
             run = replace(self._run(name, init.task, init), save_weights=True)
             cells[name] = CellConfig(run, (init.seed,))
-        return InitConfig(cells, dict(starts))
+        return InitConfig(cells, starts)
 
     def sweep(self) -> dict[str, CellConfig]:
         sweep, cells = self.study.sweep, {}
@@ -247,8 +272,9 @@ class _Resolver(Record):
                         key = method if rank == params.ranks[0] else f"{method} r={rank}"
                         recipes[key] = LoraSettings(rank, 16.0, dropout, tuple(params.targets))
             steps = replace(run.train, epochs=10**6, evaluations_per_epoch=1, report="last")
-            free = replace(steps, adam_beta2=0.999, max_grad_norm=1.0, weight_decay=0.01)
-            train = replace(free, batch_size=batch_size, learning_rate=1e-6, warmup_ratio=0.0)
+            free = replace(steps, adam_beta2=0.999, adam_epsilon=1e-8, weight_decay=0.01)
+            free = replace(free, max_grad_norm=1.0, schedule="linear", warmup_ratio=0.0)
+            train = replace(free, batch_size=batch_size, learning_rate=1e-6)
             for key, settings in recipes.items():
                 cells[key] = replace(run, settings=settings, train=train, save_weights=False)
         return ProfileConfig(
@@ -274,12 +300,13 @@ def _report(study: Study) -> StudyInfo:
     defined = {name: study.task_definition(name, task) for name, task in study.tasks.items()}
     return StudyInfo(
         study=study.study,
+        rehearsal=study.rehearsal,
         model=ModelInfo(**dict(study.model)),
         data=DataInfo(**dict(study.data)),
         seeds=tuple(study.seeds),
         methods=tuple(
-            MethodInfo(name, row.label, row.family, place, row.exported, vars(study.settings(name)))
-            for place, (name, row) in enumerate(METHODS.items())
+            _method(study, name, place)
+            for place, name in enumerate(METHODS)
             if name in study.methods
         ),
         tasks=tuple(TaskInfo(name, task.metrics[0], task.labels) for name, task in defined.items()),
@@ -289,7 +316,15 @@ def _report(study: Study) -> StudyInfo:
         equivalence_margin=analysis.equivalence_margin,
         iso_margin=analysis.iso_margin,
         published=tuple(analysis.published),
-        params=study.model_dump(mode="json", exclude={"runner"}),
+        params=study.model_dump(mode="json", exclude={"runner", "rehearsal"}),
         packages=pinned(ALL_PACKAGES),
         known_labels={name: row.label for name, row in METHODS.items()},
     )
+
+
+def _method(study: Study, name: str, place: int) -> MethodInfo:
+    """Describe a method, at its `place` in the table of methods."""
+    row, own = METHODS[name], study.only.get(name, OnlyParams())
+    settings, tasks, seeds = vars(study.settings(name)), own.tasks, own.seeds
+    about = name, row.label, row.family, place, row.exported, settings
+    return MethodInfo(*about, tuple(tasks) if tasks else None, tuple(seeds) if seeds else None)

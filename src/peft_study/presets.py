@@ -18,9 +18,21 @@ from peft_study.data.sources.hub import DATASETS
 from peft_study.encoders.pretrained import in_hub_cache, is_hub_id
 from peft_study.errors import StudyError, nearest, run_command
 from peft_study.files import replacing
+from peft_study.records import Record
 from peft_study.study import Study, TaskParams, check_study, load_study, read_yaml
 
 FOLDER, PARAMS, BASE = Path("studies"), Path("params.yaml"), "opinions"
+
+
+class Planned(Record):
+    """Runs of one configuration: how many seeds, on how many rows, of how many optimiser steps."""
+
+    method: str
+    task: str
+    params: TaskParams
+    seeds: int
+    rows: int | None  # None where it is not known before the files are read
+    steps: int | None  # of one run
 
 
 def names() -> list[str]:
@@ -29,7 +41,7 @@ def names() -> list[str]:
 
 
 def values(name: str) -> dict[str, Any]:
-    """Return a study's parameters: the base's, overlaid; its map of tasks replaces the base's.
+    """Return a study's parameters: the base's, overlaid; its tasks, and `only`, replace the base's.
 
     What the study trains is also what its profile measures, and its first task is that of profile
     and sweep, unless its file says otherwise. Raises StudyError if there is no such study, or its
@@ -40,6 +52,7 @@ def values(name: str) -> dict[str, Any]:
     base, overlay = map(_read, (BASE, name))
     if name == BASE:
         return base
+    base["only"] = {}
     if "tasks" in overlay:
         base.pop("tasks")
     merged = _merged(base, overlay)
@@ -142,23 +155,34 @@ def check(name: str) -> list[str]:
 def describe(study: Study) -> dict[str, Any]:
     """Return a study's size: model, tasks, methods, runs and an estimate of optimiser steps.
 
-    It counts the rows of the published training splits, before any is dropped; None where their
-    number is not known before the files are read.
+    It counts the rows of the published training splits, less those that are known to be dropped;
+    None where their number is not known before the files are read.
     """
-    init, cells, seeds = study.mnli_init, study.sweep.cells, len(study.seeds)
-    runs = [(m, name, task, seeds) for m in study.methods for name, task in study.tasks.items()]
-    if study.starters:
-        starts = ["full_ft"] if init.mode == "full_ft" else study.methods
-        runs += [(method, init.task, init, 1) for method in starts]
-    runs += [("lora", study.sweep.task, study.tasks[study.sweep.task], seeds) for _ in cells]
-    steps = [_steps(study, *run) for run in runs]
+    cells, cost = study.sweep.cells, planned(study)
+    steps = [run.seeds * run.steps for run in cost if run.steps is not None]
     return {
         "model": study.model.name,
         "tasks": list(study.tasks),
         "methods": study.methods + ([f"sweep of {len(cells)}"] if cells else []),
-        "runs": sum(run[3] for run in runs),
-        "steps": None if None in steps else sum(filter(None, steps)),
+        "runs": sum(run.seeds for run in cost),
+        "steps": sum(steps) if len(steps) == len(cost) else None,
     }
+
+
+def planned(study: Study) -> list[Planned]:
+    """Return all runs of a study, those of one configuration together."""
+    init, seeds = study.mnli_init, len(study.seeds)
+    runs: list[tuple[str, str, TaskParams, int]] = [
+        (method, name, task, len(study.seeds_of(method)))
+        for method in study.methods
+        for name, task in study.tasks_of(method).items()
+    ]
+    if starting := [m for m in study.methods if {*study.tasks_of(m)} & {*study.starters}]:
+        starts = ["full_ft"] if init.mode == "full_ft" else starting
+        runs += [(method, init.task, init, 1) for method in starts]
+    swept = study.tasks[study.sweep.task]
+    runs += [("lora", study.sweep.task, swept, seeds) for _ in study.sweep.cells]
+    return [Planned(*run, _rows(run[1], run[2]), _steps(study, *run[:3])) for run in runs]
 
 
 def listing() -> str:
@@ -177,11 +201,15 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def _steps(study: Study, method: str, name: str, task: TaskParams, seeds: int) -> int | None:
-    published = DATASETS[name].train_rows if name in DATASETS and not task.files else None
-    rows = task.train_rows or published
-    hyper = study.hyperparameters(method, task)
-    return seeds * hyper.epochs * math.ceil(rows / hyper.batch_size) if rows else None
+def _rows(name: str, task: TaskParams) -> int | None:
+    dataset = None if task.files else DATASETS.get(name)
+    published = dataset.train_rows - (dataset.dropped or 0) if dataset else None
+    return task.train_rows or published
+
+
+def _steps(study: Study, method: str, name: str, task: TaskParams) -> int | None:
+    rows, hyper = _rows(name, task), study.hyperparameters(method, task)
+    return hyper.epochs * math.ceil(rows / hyper.batch_size) if rows else None
 
 
 def _header(text: str) -> str:
@@ -192,7 +220,7 @@ def _header(text: str) -> str:
 def _set(target: Any, wanted: dict[str, Any], changes: Any) -> None:
     """Give `target`, which has comments, the values `wanted`, in the style of `changes`."""
     for key, value in wanted.items():
-        if key == "tasks" and isinstance(value, dict):
+        if key in ("tasks", "only") and isinstance(value, dict):
             target[key] = changes.get(key, target[key])
         elif isinstance(value, dict) and isinstance(target.get(key), dict):
             _set(target[key], value, changes.get(key) or {})

@@ -14,15 +14,20 @@ ADAPTER, WEIGHTS_FILE, CONFIG_FILE = "adapter", "adapter_model.safetensors", "ad
 
 Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["float32", "tf32", "bfloat16"]
+Schedule = Literal["linear", "constant"]
 
 
 class LoraSettings(Record):
-    """Low-rank adaptation (Hu et al. 2021, section 4.1); `dropout` is before A."""
+    """Low-rank adaptation (Hu et al. 2021, section 4.1); `dropout` is before A.
+
+    A is drawn from a normal distribution of deviation `init_std`, or Kaiming-uniform if it is None.
+    """
 
     r: int
     alpha: float
     dropout: float
     targets: tuple[Weight, ...]
+    init_std: float | None = None
 
 
 class AdapterHSettings(Record):
@@ -40,15 +45,20 @@ Settings = LoraSettings | AdapterHSettings | FullFtSettings
 
 
 class Hyperparameters(Record):
-    """How a run is trained; `learning_rate` is the highest of its schedule."""
+    """How a run is trained; `learning_rate` is the highest of its schedule.
+
+    After warm-up the rate falls to 0 (`linear`) or stays what it is (`constant`).
+    """
 
     epochs: int
     batch_size: int
     gradient_accumulation_steps: int
     learning_rate: float
+    schedule: Schedule
     warmup_ratio: float
     weight_decay: float
     adam_beta2: float
+    adam_epsilon: float
     max_grad_norm: float
     evaluations_per_epoch: int
     head: Literal["trained", "frozen"]
@@ -70,7 +80,8 @@ class RunConfig(Record):
     """What a run is asked to do, apart from its seed.
 
     `definition` is the task's row of its table, or the user's own; `packages` are the versions of
-    the libraries that may change the run's result.
+    the libraries that may change the run's result. `keeps_head` tells whether the head, but for its
+    output layer, is that of the intermediate run which it starts from.
     """
 
     method: str
@@ -82,6 +93,7 @@ class RunConfig(Record):
     train: Hyperparameters
     save_weights: bool
     packages: dict[str, str]
+    keeps_head: bool = False
 
 
 class CellConfig(Record):

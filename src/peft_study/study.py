@@ -10,12 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from peft_study.data.tasks import TASKS, Task
-from peft_study.data.texts import canonical, is_empty
+from peft_study.data.tasks import TASKS, Task, classification_metrics
+from peft_study.data.texts import canonical
 from peft_study.encoders.architectures import Weight
 from peft_study.errors import StudyError, nearest
 from peft_study.methods import METHODS
 from peft_study.mistakes import REVISION, STUDY, explain
+from peft_study.own_files import FilesParams, Name
 from peft_study.run_config import (
     AdapterHSettings,
     Device,
@@ -23,14 +24,13 @@ from peft_study.run_config import (
     Hyperparameters,
     LoraSettings,
     Precision,
+    Schedule,
     Settings,
 )
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
 LONGEST_TASK = 100  # letters; it is part of names of files, of which systems allow 255 bytes
 MaxLength = Annotated[int, Field(ge=8, le=512)]
-Column = Name | Annotated[int, Field(ge=1)]  # a column's name, or its number in a file without
 
 
 class _Block(BaseModel):
@@ -45,6 +45,8 @@ class Overrides(_Block):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
     weight_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] | None = None
+    adam_epsilon: Annotated[float, Field(gt=0)] | None = None
     head: Literal["trained", "frozen"] | None = None
 
 
@@ -65,40 +67,6 @@ class DataParams(_Block):
     resample: Literal["none", "per_seed"] = "none"
 
 
-class FilesParams(_Block):
-    """`tasks.<name>.files`: a task in files of one's own, and what its columns are called.
-
-    Of files without a header, `columns` gives the names of all columns, or numbers say which.
-    """
-
-    train: Name
-    validation: Name
-    columns: Annotated[list[Name], Field(min_length=2)] | None = None
-    texts: Annotated[list[Column], Field(min_length=1, max_length=2)]
-    label: Column
-    labels: Annotated[list[Name], Field(min_length=2)] | None = None
-
-    def problems(self) -> list[str]:
-        """Return a line, without its key, for each thing that its columns contradict."""
-        wanted, found = [*self.texts, self.label], []
-        numbers = [column for column in wanted if isinstance(column, int)]
-        names = [column for column in wanted if isinstance(column, str)]
-        if canonical(self.label) in map(canonical, self.texts):
-            found.append(f"label: got {self.label!r}, which is a text too; name another column")
-        if numbers and names:
-            found.append(f"texts, label: got {wanted}; must be all names, or all numbers")
-        elif numbers and self.columns:
-            found.append("columns: must be left out where texts and label are numbers")
-        elif self.columns:
-            known = list(map(canonical, self.columns))
-            missing = [column for column in names if canonical(column) not in known]
-            found += [
-                f"columns: have no '{column}'; {nearest(column, known)}" for column in missing
-            ]
-        blank = [label for label in self.labels or () if is_empty(label)]
-        return found + [f"labels: got {label!r}; must not be blank" for label in blank]
-
-
 class LoraParams(Overrides):
     """`lora`: low-rank adaptation (Hu et al. 2021, section 4.1), for all three implementations."""
 
@@ -106,6 +74,7 @@ class LoraParams(Overrides):
     alpha: Annotated[float, Field(gt=0)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     targets: Annotated[list[Weight], Field(min_length=1)]
+    init_std: Annotated[float, Field(gt=0)] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=1)]
 
 
@@ -130,9 +99,11 @@ class TrainParams(_Block):
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
     gradient_accumulation_steps: Annotated[int, Field(ge=1)]
+    schedule: Schedule
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0, lt=1)]
     adam_beta2: Annotated[float, Field(gt=0, lt=1)]
+    adam_epsilon: Annotated[float, Field(gt=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
     evaluations_per_epoch: Annotated[int, Field(ge=1)]
     head: Literal["trained", "frozen"]
@@ -154,12 +125,24 @@ class TaskParams(Overrides):
 
 
 class IntermediateParams(TaskParams):
-    """`mnli_init`: the intermediate task, MNLI in Hu et al. 2021, section 5.1 and appendix D.1."""
+    """`mnli_init`: the intermediate task, MNLI in Hu et al. 2021, section 5.1 and appendix D.1.
+
+    `head` is about the tasks that start from it. Whether the intermediate run trains its own head
+    is said in `train`, in a method's block, or in that block here.
+    """
 
     mode: Literal["per_method", "full_ft", "none"]
     task: str
     tasks: list[str]  # those that start from its weights
+    head: Literal["fresh", "kept"]  # type: ignore[assignment]
     seed: Seed
+
+
+class OnlyParams(_Block):
+    """`only.<method>`: tasks and seeds of a method's own, instead of the study's."""
+
+    tasks: Annotated[list[str], Field(min_length=1)] | None = None
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = None
 
 
 class SweepParams(_Block):
@@ -222,10 +205,12 @@ class Study(_Block):
     """A whole study, as `params.yaml` describes it."""
 
     study: Annotated[str, Field(pattern=STUDY)]
+    rehearsal: bool = False  # true only where `make rehearse` wrote it: nothing there is a result
     model: ModelParams
     data: DataParams
     seeds: Annotated[list[Seed], Field(min_length=1)]
     methods: list[str]
+    only: dict[str, OnlyParams] = {}
     tasks: Annotated[dict[str, TaskParams], Field(min_length=1)]
     mnli_init: IntermediateParams
     sweep: SweepParams
@@ -242,6 +227,15 @@ class Study(_Block):
         """The tasks that start from the intermediate task's weights."""
         return [] if self.mnli_init.mode == "none" or not self.methods else self.mnli_init.tasks
 
+    def tasks_of(self, method: str) -> dict[str, TaskParams]:
+        """Return the tasks that `method` is trained on, by name: its own, or the study's."""
+        own = self.only.get(method, OnlyParams()).tasks
+        return {name: task for name, task in self.tasks.items() if own is None or name in own}
+
+    def seeds_of(self, method: str) -> list[int]:
+        """Return the seeds that `method` is trained with: its own, or the study's."""
+        return self.only.get(method, OnlyParams()).seeds or self.seeds
+
     def task_definition(self, name: str, params: TaskParams) -> Task:
         """Return the task's row of the table, or what `files` says of a task of one's own."""
         known, files = TASKS.get(name), params.files
@@ -251,13 +245,16 @@ class Study(_Block):
         labels = tuple(files.labels) if files.labels else known.labels if known else None
         if known and len(known.labels or ()) == len(labels or ()):
             return replace(known, texts=texts, labels=labels, parts=())
-        return Task(texts, labels, ("accuracy",) if labels else ("pearson", "spearman"))
+        scored = classification_metrics(len(labels)) if labels else ("pearson", "spearman")
+        return Task(texts, labels, scored)
 
     def settings(self, method: str) -> Settings:
         """Return what decides the adapter of `method`, the training apart."""
         lora, adapter = self.lora, self.adapter_h
         settings: dict[str, Settings] = {
-            "lora": LoraSettings(lora.r, lora.alpha, lora.dropout, tuple(lora.targets)),
+            "lora": LoraSettings(
+                lora.r, lora.alpha, lora.dropout, tuple(lora.targets), lora.init_std
+            ),
             "adapter_h": AdapterHSettings(adapter.bottleneck, adapter.activation),
             "full_ft": FullFtSettings(),
         }
@@ -270,7 +267,10 @@ class Study(_Block):
         """
         block, resolved = METHODS[method].block, self.train.model_dump()
         for layer in (getattr(self, block), task, getattr(task, block)):
-            resolved |= layer.model_dump(include=set(Overrides.model_fields), exclude_none=True)
+            # What `mnli_init.head` says is not how the intermediate run is trained.
+            other = {"head"} if isinstance(layer, IntermediateParams) else set()
+            known = set(Overrides.model_fields) - other
+            resolved |= layer.model_dump(include=known, exclude_none=True)
         return Hyperparameters(**resolved)
 
 
@@ -329,6 +329,8 @@ def _cross_checks(study: Study) -> list[str]:
         ("mnli_init.tasks", study.starters, set(study.tasks)),
         ("sweep.task", [sweep.task], set(study.tasks)),
         ("profile.task", [study.profile.task], set(study.tasks)),
+        ("only", list(study.only), set(study.methods)),
+        *((f"only.{m}.tasks", own.tasks or [], set(study.tasks)) for m, own in study.only.items()),
         *((f"sweep.weights.{w}", w.split("+"), set(get_args(Weight))) for w in sweep.weights),
     ):
         problems += [f"{key}: got '{n}'; {nearest(n, known)}" for n in names if n not in known]
@@ -340,6 +342,8 @@ def _cross_checks(study: Study) -> list[str]:
         ("sweep.ranks", sweep.ranks),
         ("profile.ranks", study.profile.ranks),
         ("profile.targets", study.profile.targets),
+        *((f"only.{m}.tasks", own.tasks or []) for m, own in study.only.items()),
+        *((f"only.{m}.seeds", own.seeds or []) for m, own in study.only.items()),
         ("sweep.weights", ["+".join(sorted(w.split("+"))) for w in sweep.weights]),
         *((f"sweep.weights.{w}", w.split("+")) for w in sweep.weights),
         *(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from peft_study.data.metrics import METRICS, score
+from peft_study.data.tasks import TASKS
 
 
 def test_classification_by_hand() -> None:
@@ -14,6 +15,23 @@ def test_classification_by_hand() -> None:
     assert found == pytest.approx(
         {"accuracy": 4 / 6, "precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "matthews": 3 / 9}
     )
+
+
+def test_more_than_two_classes_by_hand() -> None:
+    predictions, labels = np.array([0, 0, 1, 1, 2, 0]), np.array([0, 1, 1, 1, 2, 2])
+    # precision 1/3, 2/2, 1/1; recall 1/1, 2/3, 1/2; F1 1/2, 4/5, 2/3
+    found = score(("precision_macro", "recall_macro", "f1_macro"), predictions, labels)
+    means = (1 / 3 + 1 + 1) / 3, (1 + 2 / 3 + 1 / 2) / 3, (1 / 2 + 4 / 5 + 2 / 3) / 3
+    assert list(found.values()) == pytest.approx(means)
+
+
+def test_every_classification_has_precision_recall_and_f1() -> None:
+    for name, task in TASKS.items():
+        mean = "_macro" if len(task.labels or ()) > 2 else ""
+        found = {f"{metric}{mean}" for metric in ("precision", "recall", "f1")}
+        assert (found <= set(task.metrics)) == (task.labels is not None), name
+        main = {"cola": "matthews"}.get(name, "accuracy" if task.labels else "pearson")
+        assert task.metrics[0] == main
 
 
 def test_correlations_by_hand() -> None:

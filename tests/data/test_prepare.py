@@ -22,6 +22,7 @@ from conftest import ROOT, outcome, small_model
 from peft_study.data.prepare import check_intermediate, clean, prepare, prepare_all, split, tokenise
 from peft_study.data.sources import Row, opinions
 from peft_study.data.sources import tables as files
+from peft_study.data.sources.hub import DATASETS
 from peft_study.data.tasks import TASKS, Task
 from peft_study.encoders.architectures import ARCHITECTURES
 from peft_study.encoders.pretrained import model_folder
@@ -505,6 +506,18 @@ def test_a_table_that_is_not_its_sources_stops_the_stage(
 
 
 # --- The real data ----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not GLUE.is_dir(), reason=f"{GLUE} is not there")
+@pytest.mark.parametrize("name", [name for name, of in DATASETS.items() if of.dropped is not None])
+def test_the_table_of_datasets_says_how_many_training_rows_are_dropped(name: str) -> None:
+    task, dataset = TASKS[name], DATASETS[name]
+    found = list(files.read_rows(name, task, files.locate(name, task, str(GLUE), None)))
+    training = [row for row in found if row.split == "train"]
+    kept, dropped = clean(found, task)
+    assert len(training) == dataset.train_rows
+    assert len(training) - sum(row.split == "train" for row in kept) == dataset.dropped
+    assert sum(dropped.values()) == dropped["also_in_validation"]
 
 
 @pytest.mark.skipif(not GLUE.is_dir(), reason=f"{GLUE} is not there")

@@ -43,7 +43,7 @@ def test_the_mean_of_the_values_is_the_score_of_two_classes(found: Pairs) -> Non
 @example([(2, 0), (2, 1), (2, 2)])
 @example([(0, 2), (1, 2)])
 def test_the_mean_of_the_values_is_the_score_of_more_classes(found: Pairs) -> None:
-    for metric in ("accuracy", "matthews"):
+    for metric in ("accuracy", "matthews", "precision_macro", "recall_macro", "f1_macro"):
         check(metric, *arrays(found))
 
 

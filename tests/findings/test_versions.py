@@ -38,7 +38,7 @@ def version(folder: Path, lost: float = 0.0, first_row: int = 0) -> Path:
 
 
 def compared(now: Path, before: Path) -> tuple[Compared, str]:
-    (row,) = compare(now, before, iter([CELL]))
+    (row,) = compare(now, before, [CELL], 0.02)
     assert isinstance(row, Compared)
     _, line, _ = lines([row])
     return row, line
@@ -63,7 +63,9 @@ def test_other_rows_and_older_results_are_paired_by_seed_alone(tmp_path: Path) -
     row, _ = compared(now, version(tmp_path / "other", first_row=300))
     assert row.rows == "seeds only"
     half = version(tmp_path / "half", first_row=150)
-    assert compared(now, half)[0].rows == "250"
+    row, _ = compared(now, half)
+    assert row.rows == "250"
+    assert row.now - row.before == pytest.approx(row.found.mean)  # of the rows of both
     old = version(tmp_path / "old") / "runs/lora/film.json"
     found = read_json(old)
     for run in found["seeds"].values():
@@ -74,8 +76,14 @@ def test_other_rows_and_older_results_are_paired_by_seed_alone(tmp_path: Path) -
 
 def test_what_one_version_lacks_is_named(tmp_path: Path) -> None:
     version(tmp_path / "now")
-    found = list(compare(tmp_path / "now", tmp_path, iter([CELL, ("lora", "rating", "pearson")])))
-    assert found == ["film: lora has results in one of the versions only"]
+    cells = [CELL, ("lora", "rating", "pearson")]
+    for now, before, asked in (
+        (tmp_path / "now", tmp_path, cells),
+        (tmp_path, tmp_path / "now", cells),
+        (tmp_path, tmp_path / "now", cells[1:]),
+    ):
+        found = list(compare(now, before, asked, 0.02))
+        assert found == ["film: lora has results in one of the versions only"]
 
 
 def test_a_revision_is_read_from_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

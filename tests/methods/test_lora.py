@@ -112,6 +112,31 @@ def test_implementations_start_from_the_same_a(model_type: str) -> None:
         assert bool(value.any()) == (".lora_A." in name)
 
 
+def test_a_is_drawn_as_asked_by_all_implementations_alike() -> None:
+    """Without a deviation A is Kaiming-uniform with a = sqrt(5): within 1 / sqrt(in)."""
+    drawn = {}
+    for std in (None, 0.02, 1.0):
+        settings = replace(
+            SETTINGS, r=16, targets=("query", "key", "value", "output"), init_std=std
+        )
+        states = []
+        for name in MODULES:
+            module = load_method(name)
+            states.append(module.adapter_state(module.adapt(small_model("bert"), settings, 5)))
+        for name, value in states[0].items():
+            assert all(torch.equal(value, state[name]) for state in states)
+            assert bool(value.any()) == (".lora_A." in name)
+        drawn[std] = torch.cat([v.flatten() for n, v in states[0].items() if ".lora_A." in n])
+    uniform, small, standard = (drawn[std] for std in (None, 0.02, 1.0))
+    assert uniform.abs().max() <= 32**-0.5
+    assert uniform.std().item() == pytest.approx((32 * 3) ** -0.5, rel=0.05)
+    assert standard.std().item() == pytest.approx(1.0, rel=0.05)
+    assert standard.mean().item() == pytest.approx(0.0, abs=0.05)
+    within = (standard.abs() < 1).float().mean().item()
+    assert within == pytest.approx(0.6827, abs=0.03)  # of a normal; 0.577 of a uniform one
+    torch.testing.assert_close(small, 0.02 * standard)
+
+
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_whole_model_merges(model_type: str) -> None:
     model = lora.adapt(small_model(model_type), targeting("query", "output"), 0).eval()

@@ -8,16 +8,17 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
-from transformers import PreTrainedModel, get_linear_schedule_with_warmup
+from transformers import PreTrainedModel, get_scheduler
 
-from conftest import LORA, make_config, run_files
+from conftest import LORA, make_config, run_files, small_model
 from peft_study.data.tasks import TASKS
+from peft_study.encoders.architectures import ARCHITECTURES
 from peft_study.encoders.backbone import head_parameters
 from peft_study.errors import StudyError
 from peft_study.files import read_json
 from peft_study.methods import METHODS, load_method
-from peft_study.methods.saved import load_adapter
-from peft_study.run_config import RunConfig, RunResult
+from peft_study.methods.saved import load_adapter, save_adapter
+from peft_study.run_config import Encoder, RunConfig, RunResult, Schedule
 from peft_study.training import loop
 from peft_study.training.batches import load_splits
 from peft_study.training.loop import Step, build, make_accelerator, make_optimizer, train_run
@@ -102,6 +103,33 @@ def test_a_run_starts_from_the_intermediate_adapter_without_its_head(
     for name, value in after.items():
         is_head = "classifier" in name
         assert torch.allclose(value, before[name], atol=1e-6) != is_head or not value.any()
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("origin", ["lora", "full_ft"])
+@pytest.mark.parametrize(
+    ("model_type", "dense"),
+    [("roberta", "classifier.dense."), ("deberta-v2", "pooler."), ("bert", "no such layer")],
+)
+def test_a_run_keeps_the_heads_dense_layer_and_never_its_output_layer(
+    model_type: str, dense: str, origin: str, keeps: bool, tmp_path: Path
+) -> None:
+    """BERT's pooler is no part of its head: it comes along with the encoder in any case."""
+    model = tmp_path / "model"
+    small_model(model_type).save_pretrained(model)
+    (model / "vocab.txt").write_text("[PAD]\n")
+    encoder = Encoder(str(model), None, None, ARCHITECTURES[model_type])
+    config = replace(make_config(origin, model), encoder=encoder)
+    method, trained = build(config, 1)
+    save_adapter(trained, method, config.settings, tmp_path / "start")
+    pair = replace(config, definition=TASKS["mnli"], keeps_head=keeps)
+    started, plain = (build(pair, 2, start)[1] for start in (tmp_path / "start", None))
+    theirs, fresh = head_parameters(trained), head_parameters(plain)
+    for name, value in head_parameters(started).items():
+        kept = keeps and name.startswith(dense)
+        assert torch.equal(value, (theirs if kept else fresh)[name])
+        if value.ndim > 1 and name.startswith(dense):
+            assert not torch.equal(theirs[name], fresh[name])
 
 
 @pytest.mark.parametrize("method", ["lora", "adapter_h", "full_ft"])
@@ -203,14 +231,36 @@ def test_learning_rate_warms_up_and_decays_to_zero(model_path: Path, learnable: 
     assert rates[-1] == 0
 
 
+def test_a_constant_rate_warms_up_and_stays(model_path: Path, learnable: Path) -> None:
+    config = make_config("lora", model_path, warmup_ratio=0.25, schedule="constant")
+    _, model = build(config, 0)
+    rates = [step.learning_rate for step in steps_of(model, config, learnable)]
+    assert rates == pytest.approx([5e-3 * min(1, step / 4) for step in range(1, 17)])
+
+
+SCHEDULES: dict[Schedule, str] = {"linear": "linear", "constant": "constant_with_warmup"}
+
+
 @pytest.mark.parametrize("warmup", [0, 1, 3, 20])
-def test_the_schedule_is_that_of_transformers(warmup: int) -> None:
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_schedule_is_that_of_transformers(schedule: Schedule, warmup: int) -> None:
     adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = get_linear_schedule_with_warmup(adamw, warmup, 20)
+    theirs = get_scheduler(SCHEDULES[schedule], adamw, warmup, 20)
     for step in range(21):
-        assert loop.linear_schedule(step, warmup, 20) == theirs.get_last_lr()[0]
+        assert loop.rate_factor(schedule, warmup, 20, step) == theirs.get_last_lr()[0]
         adamw.step()
         theirs.step()
+
+
+def test_epsilon_and_beta2_reach_the_optimiser(model_path: Path, learnable: Path) -> None:
+    losses = []
+    for epsilon in (1e-8, 1.0):
+        config = make_config("lora", model_path, adam_epsilon=epsilon, adam_beta2=0.98)
+        _, model = build(config, 0)
+        groups = make_optimizer(model, config.train).param_groups
+        assert {(group["eps"], group["betas"]) for group in groups} == {(epsilon, (0.9, 0.98))}
+        losses.append(float(steps_of(model, config, learnable)[-1].loss))
+    assert losses[0] != losses[1]
 
 
 def test_a_run_whose_loss_is_not_finite_ends_with_the_reason(

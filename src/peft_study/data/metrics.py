@@ -20,11 +20,19 @@ def _correlation(correlate: Callable[..., tuple[float, float]]) -> Metric:
     return metric
 
 
+def _macro(of: Callable[..., float]) -> Metric:
+    """Return the unweighted mean over the classes that occur in predictions or labels."""
+    return lambda p, y: float(of(y, p, average="macro", zero_division=0.0))
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": lambda p, y: float(sk.accuracy_score(y, p)),
     "f1": lambda p, y: float(sk.f1_score(y, p, zero_division=0.0)),
     "precision": lambda p, y: float(sk.precision_score(y, p, zero_division=0.0)),
     "recall": lambda p, y: float(sk.recall_score(y, p, zero_division=0.0)),
+    "precision_macro": _macro(sk.precision_score),
+    "recall_macro": _macro(sk.recall_score),
+    "f1_macro": _macro(sk.f1_score),
     "matthews": lambda p, y: float(sk.matthews_corrcoef(y, p)),
     "pearson": _correlation(stats.pearsonr),
     "spearman": _correlation(stats.spearmanr),
@@ -34,8 +42,8 @@ METRICS: dict[str, Metric] = {
 def score(names: Iterable[str], predictions: NDArray, labels: NDArray) -> dict[str, float]:
     """Score class indices or scores, of shape (rows,), by each of `names`, keys of `METRICS`.
 
-    F1, precision and recall are those of class 1 (GLUE's convention). A correlation with a
-    constant, which is undefined, counts as 0.
+    F1, precision and recall are those of class 1 (GLUE's convention), and with `_macro` the means
+    over all classes that occur. A correlation with a constant, which is undefined, counts as 0.
 
     Raises ValueError if the arrays differ in length, are empty, or hold NaN or infinity.
     """

@@ -33,28 +33,43 @@ class Task(Record):
         return len(self.labels) if self.labels else 1
 
 
+def classification_metrics(classes: int, main: str = "accuracy") -> tuple[str, ...]:
+    """Return the metrics of a classification: the main one, accuracy, precision, recall and F1.
+
+    The last three are those of class 1 where there are two classes, which is GLUE's convention, and
+    unweighted means over the classes where there are more. Chu et al., section 3.4, report them.
+    """
+    mean = "_macro" if classes > 2 else ""
+    return tuple(dict.fromkeys((main, "accuracy", *(f"{m}{mean}" for m in PER_CLASS))))
+
+
+PER_CLASS = ("precision", "recall", "f1")
 _PAIR = ("sentence1", "sentence2")
 _NLI = ("premise", "hypothesis")
 _ENTAILMENT = ("entailment", "not_entailment")
 _NLI_LABELS = ("entailment", "neutral", "contradiction")
 DOMAINS = ("movie", "product", "editorial", "tweet")
-_POLARITY = Task(("text",), ("negative", "positive"), ("accuracy", "f1"))
+_TWO, _MORE = classification_metrics(2), classification_metrics(3)
+_POLARITY = Task(("text",), ("negative", "positive"), _TWO)
 _RATING = Task(("text",), None, ("pearson", "spearman"), score_range=(-4.0, 4.0))
 
-# GLUE's tasks have GLUE's metrics (Wang et al. 2018, table 1); the first is the one that the LoRA
-# paper's table 2 reports. Its MNLI accuracy is over the matched and mismatched rows together.
+# GLUE's tasks have GLUE's metrics (Wang et al. 2018, table 1), and more; the first is the one that
+# the LoRA paper's table 2 reports. Its MNLI accuracy is over the matched and mismatched rows
+# together.
 TASKS: dict[str, Task] = {
-    "cola": Task(("sentence",), ("unacceptable", "acceptable"), ("matthews", "accuracy")),
-    "sst2": Task(("sentence",), ("negative", "positive"), ("accuracy",)),
-    "mrpc": Task(_PAIR, ("not_equivalent", "equivalent"), ("accuracy", "f1")),
-    "qqp": Task(("question1", "question2"), ("not_duplicate", "duplicate"), ("accuracy", "f1")),
+    "cola": Task(
+        ("sentence",), ("unacceptable", "acceptable"), classification_metrics(2, "matthews")
+    ),
+    "sst2": Task(("sentence",), ("negative", "positive"), _TWO),
+    "mrpc": Task(_PAIR, ("not_equivalent", "equivalent"), _TWO),
+    "qqp": Task(("question1", "question2"), ("not_duplicate", "duplicate"), _TWO),
     "stsb": Task(_PAIR, None, ("pearson", "spearman"), score_range=(0.0, 5.0)),
-    "mnli": Task(_NLI, _NLI_LABELS, ("accuracy",), parts=("matched", "mismatched")),
-    "qnli": Task(("question", "sentence"), _ENTAILMENT, ("accuracy",)),
-    "rte": Task(_PAIR, _ENTAILMENT, ("accuracy",)),
-    "wnli": Task(_PAIR, ("not_entailment", "entailment"), ("accuracy",)),
-    "snli": Task(_NLI, _NLI_LABELS, ("accuracy",)),
-    "ag_news": Task(("text",), ("World", "Sports", "Business", "Sci/Tech"), ("accuracy",)),
+    "mnli": Task(_NLI, _NLI_LABELS, _MORE, parts=("matched", "mismatched")),
+    "qnli": Task(("question", "sentence"), _ENTAILMENT, _TWO),
+    "rte": Task(_PAIR, _ENTAILMENT, _TWO),
+    "wnli": Task(_PAIR, ("not_entailment", "entailment"), _TWO),
+    "snli": Task(_NLI, _NLI_LABELS, _MORE),
+    "ag_news": Task(("text",), ("World", "Sports", "Business", "Sci/Tech"), _MORE),
     **{f"{domain}_polarity": _POLARITY for domain in DOMAINS},
     **{f"{domain}_rating": _RATING for domain in DOMAINS},
 }

@@ -21,6 +21,7 @@ class Architecture(Record):
         projections: canonical weight name to the module's path inside an encoder layer.
         head: modules of the classifier that pre-training does not provide. DeBERTa-v2's pooler is
             one of them, BERT's is not: its checkpoints carry it.
+        output: path of the head's last layer, whose width is the task's.
         pooler: path of what the classifier reads through, dropout after it; None where the
             classifier reads the encoder's first token itself.
         positions_after_padding: whether positions are counted from the padding index on, which
@@ -30,6 +31,7 @@ class Architecture(Record):
     base: str
     projections: dict[str, str]
     head: tuple[str, ...]
+    output: str
     pooler: str | None
     positions_after_padding: bool = False
 
@@ -40,12 +42,13 @@ def _projections(ending: str) -> dict[str, str]:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "bert": Architecture("bert", _projections(""), ("classifier",), "bert.pooler"),
+    "bert": Architecture("bert", _projections(""), ("classifier",), "classifier", "bert.pooler"),
     "roberta": Architecture(
-        "roberta", _projections(""), ("classifier",), None, positions_after_padding=True
+        *("roberta", _projections(""), ("classifier",), "classifier.out_proj", None),
+        positions_after_padding=True,
     ),
     "deberta-v2": Architecture(
-        "deberta", _projections("_proj"), ("pooler", "classifier"), "pooler"
+        "deberta", _projections("_proj"), ("pooler", "classifier"), "classifier", "pooler"
     ),
 }
 

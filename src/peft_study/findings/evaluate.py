@@ -66,7 +66,8 @@ def evaluate_cells(
 def evaluate_sweep(configs: Configs, runs: Path, prepared: Path, metrics: Path) -> list[Cell]:
     """Score the cells of the sweep, by name, and write them, their rows and their histories."""
     cells, rows = {}, metrics / "rows/sweep"
-    rows.mkdir(parents=True, exist_ok=True)
+    # Without a sweep the folder would be empty, and git would not keep it.
+    write_json(rows / "cells.json", sorted(configs))
     for name, config in configs.items():
         task, lora = config.run.task, _lora(config)
         cell = evaluate(config, runs / name, prepared / task, rows / f"{name}.parquet")

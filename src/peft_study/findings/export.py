@@ -8,7 +8,7 @@ from pathlib import Path
 from peft_study.errors import StudyError
 from peft_study.files import read_json, write_json
 from peft_study.findings.statistics import spread
-from peft_study.findings.wording import GAP
+from peft_study.findings.wording import GAP, marked
 from peft_study.records.scores import Cell, Cells
 from peft_study.records.study import StudyInfo
 from peft_study.run_config import ADAPTER, CONFIG_FILE, WEIGHTS_FILE
@@ -77,7 +77,7 @@ tags:
 - text-classification
 ---
 
-# {method.label} for {task}
+# {marked(f"{method.label} for {task}", study)}
 
 LoRA of rank {method.rank} (alpha {alpha}, dropout {dropout}) on
 {", ".join(method.weights)} of `{model.name}`{revision}, with its task head:

@@ -48,6 +48,18 @@ def _f1(predictions: Array, labels: Array) -> Array:
     return _share(2.0 * (found & there), found.astype(np.float64) + there)
 
 
+def _macro(of: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    """Return the mean over the classes that occur of what `of` gives for a class as class 1."""
+
+    def mean(predictions: Array, labels: Array) -> Array:
+        classes = np.union1d(predictions, labels)
+        each = [of(1.0 * (predictions == c), 1.0 * (labels == c)) for c in classes]
+        found: Array = np.mean(each, axis=0)
+        return found
+
+    return mean
+
+
 def _correlation(x: Array, y: Array, dxy: Array, dxx: Array, dyy: Array) -> Array:
     """Return the values of covariance / sqrt(variances), from each row's part in the three.
 
@@ -103,6 +115,9 @@ VALUES: dict[str, Callable[[Array, Array], Array]] = {
     "f1": _f1,
     "precision": _precision,
     "recall": _recall,
+    "precision_macro": _macro(_precision),
+    "recall_macro": _macro(_recall),
+    "f1_macro": _macro(_f1),
     "matthews": _matthews,
     "pearson": _pearson,
     "spearman": _spearman,

@@ -1,80 +1,30 @@
 """What the published tables say, row by row, beside what this study found.
 
-`published.csv` holds the rows of the sources, in their own form: scores in hundredths (`liu`:
-correlations, as fractions), coefficients of variation in percent, everything else in the unit that
-its metric names. A row without a counterpart here is kept, with `ours` empty and the reason noted.
+A row is like ours if model, start, rank, weights and parameters agree; schedules, lengths and other
+hyperparameters are what a study's own file tells of. What is unlike is shown, with the reason, and
+decides nothing. A row without a counterpart here is kept, with `ours` empty and the reason noted.
 """
 
-import csv
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from peft_study.errors import nearest
+from peft_study.findings.printed import CITATIONS, SCORES, Printed, printed_rows
 from peft_study.findings.results import PublishedRow, Results
 from peft_study.findings.wording import measured_with
 from peft_study.methods import METHODS
 from peft_study.records import Record
 from peft_study.records.scores import CellStatistics, StabilityPoint, SweepRow
+from peft_study.records.study import MethodInfo
 
-OUR_NAMES = {"lora_restricted": "lora", "loralib": "loralib_lora"}  # of methods named otherwise
-CITATIONS = {"hu2021": "Hu et al. 2021", "chu": "Chu et al.", "liu": "Liu et al."}
-CITATIONS |= {"keyquery": "Bölöni-Turgut et al. 2025", "tiny": '"Tiny Reproduction: LoRA"'}
-WEIGHTS = ("query", "key", "value", "output")
-SCORES = ("accuracy", "accuracy_overall", "matthews", "pearson")
-VARIATIONS = ("cv_first_epoch_percent", "cv_last_epoch_percent")
+STARTS = {"encoder": "the encoder", "mnli": "weights adapted to mnli"}
 SAME_SIZE = 0.15  # by how much the printed size of a method may differ from ours, as a share
 
 
-class Printed(Record):
-    """A row of `published.csv`, as printed, its method named as ours; what it lacks is ""."""
-
-    source: str
-    table: str
-    model: str
-    method: str
-    trainable_params_m: str
-    weights: str
-    rank: str
-    task: str
-    metric: str
-    value: str
-    std: str
-    seeds: str
-    note: str
-
-    @property
-    def names(self) -> set[str]:
-        """What it is selected by: its table, and its table with the model."""
-        table = f"{self.source} table {self.table}"
-        return {table, f"{table} {self.model}"}
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        """The weights that it adapts, in the order of this project."""
-        return tuple(name for name in WEIGHTS if name in self.weights.split(","))
-
-    @property
-    def place(self) -> str:
-        """Where in its source it is."""
-        if self.source == "liu":
-            return f"section III.{self.table}"
-        if self.table.startswith("Figure"):
-            return self.table.lower()
-        tables = self.table.replace("/", " and ")
-        return f"{'table' if tables == self.table else 'tables'} {tables}"
-
-    def number(self, text: str) -> float:
-        """Return a number of it, scores and coefficients of variation as fractions."""
-        scores = SCORES if self.source != "liu" else ()
-        # Rounded, or 87.6 / 100 would be 0.8759999999999999.
-        return round(float(text) / 100, 6) if self.metric in VARIATIONS + scores else float(text)
-
-
 class Ours(Record):
-    """What this study found for a row; `like` says that the difference means something."""
+    """What this study found for a row, or why it has nothing; `note` says why if it is not like."""
 
     value: float | None = None
     std: float | None = None
@@ -84,20 +34,19 @@ class Ours(Record):
 
 
 def published(results: Results) -> list[PublishedRow]:
-    """Return the published rows that this study reproduces, with what it found.
+    """Return the rows of the tables that the study names, each with what it found or why not.
 
-    `ours` is a median over seeds, `difference` ours minus published where like is compared with
-    like. Scores and coefficients of variation are fractions, parameters millions, and the names of
-    other metrics have their units.
+    `ours` is a median over seeds, `difference` ours minus published, `like` whether the two are
+    alike enough for that to mean something. Scores and percentages are fractions, parameters
+    millions, and the names of other metrics have their units.
     """
-    rows = [row for row in _printed() if not row.names.isdisjoint(results.study.published)]
-    rows = [row for row in rows if row.task in ("", *results.study.main_metrics)]
+    rows = [row for row in printed_rows() if not row.names.isdisjoint(results.study.published)]
     return [_beside(row, rows, results) for row in rows]
 
 
 def check_published(names: list[str]) -> list[str]:
     """Return a problem for each name that no published row has."""
-    known = set().union(*(row.names for row in _printed()))
+    known = set().union(*(row.names for row in printed_rows()))
     return [f"published: got '{n}'; {nearest(n, known)}" for n in names if n not in known]
 
 
@@ -107,90 +56,151 @@ def first_epoch(results: Results, task: str, method: str, end: float = 1) -> Sta
     return max((r for r in rows if r.epoch <= end), key=lambda r: r.epoch, default=None)
 
 
-def _printed() -> list[Printed]:
-    with Path(__file__).with_name("published.csv").open(encoding="utf-8", newline="") as file:
-        rows = [Printed(**row) for row in csv.DictReader(file)]
-    return [replace(row, method=OUR_NAMES.get(row.method, row.method)) for row in rows]
-
-
 def _beside(row: Printed, rows: list[Printed], results: Results) -> PublishedRow:
-    of = {key: getattr(row, key) for key in ("source", "table", "model", "method")}
-    sizes = {r.trainable_params_m for r in rows if of.items() <= vars(r).items()} - {""}
-    size = row.trainable_params_m if len(sizes) > 1 else ""  # says which of them it is
-    ours, value = _ours(row, float(size or 0), results), row.number(row.value)
-    model, unlike = results.study.model.short, ""
-    if ours.value is not None and model != row.model:
-        unlike = f"ours is of another model, {model}: levels are not comparable"
-    notes = f"{size}M parameters" if size else "", row.note, ours.note, unlike
+    ours, value = _ours(row, rows, results), row.number(row.value)
+    size, start = _size(row, rows), "starts from MNLI" if row.start == "mnli" else ""
+    notes = f"{size}M parameters" if size else "", start, row.note, ours.note
     return PublishedRow(
-        **of,
+        source=row.source,
+        table=row.table,
         citation=f"{CITATIONS[row.source]}, {row.place}",
+        model=row.model,
+        method=row.name,
         weights=row.adapted,
         rank=int(row.rank) if row.rank else None,
         task=row.task or None,
         metric=row.metric.removesuffix("_percent").removesuffix("_overall"),
-        is_fraction=row.metric in SCORES + VARIATIONS,
+        is_fraction=row.is_fraction,
         published=value,
         published_std=row.number(row.std) if row.std else None,
         ours=ours.value,
         ours_std=ours.std,
         n=ours.n,
-        difference=None if ours.value is None or not ours.like or unlike else ours.value - value,
+        difference=None if ours.value is None else ours.value - value,
+        like=ours.value is not None and ours.like,
         note="; ".join(filter(None, notes)) or None,
     )
 
 
-def _ours(row: Printed, size: float, results: Results) -> Ours:
-    """Find what this study has for a row, or say why it has nothing."""
-    if row.method not in METHODS:
-        return Ours(note="no method of this project")
-    if problem := _set_up_otherwise(row, size, results):
-        return (row.metric in SCORES and _swept(row, results)) or Ours(note=problem)
-    if row.metric not in SCORES:
-        return FOUND_BY.get(row.metric.partition("_")[0], _cost)(row, results)
-    of, cells = (row.task, row.method, results.study.report), results.statistics.cells
-    cell = {c.metric: c for c in cells if (c.task, c.method, c.evaluation) == of}
-    return _score(row, cell) if cell else Ours(note="this cell has no results")
+def _size(row: Printed, rows: list[Printed]) -> str:
+    """Return a row's millions of parameters where its table has its method in several sizes."""
+    of = row.source, row.table, row.model, row.method
+    same = [r for r in rows if (r.source, r.table, r.model, r.method) == of]
+    return row.trainable_params_m if len({r.trainable_params_m for r in same} - {""}) > 1 else ""
+
+
+def _ours(row: Printed, rows: list[Printed], results: Results) -> Ours:
+    """Find what this study has for a row, and in what that is unlike it, or say why it has none."""
+    if row.metric == "average":
+        return _average(row, rows, results)
+    study, own = results.study, results.study.method(row.name)
+    if not own and not (row.name == "lora" and study.sweep.ranks):
+        known = row.name in METHODS
+        return Ours(note="not part of this study" if known else "no method of this project")
+    if row.task and row.task not in study.main_metrics:
+        return Ours(note="not a task of this study")
+    apart = _settings(row, own, _size(row, rows), results) if own else []
+    found = _swept(row, results) if row.metric in SCORES and (apart or not own) else None
+    if found and (found.value is not None or not own):
+        apart = []  # The sweep has the row's own settings.
+    elif own and row.task and not study.trains(row.name, row.task):
+        found = Ours(note="this study does not train it on this task")
+    elif own and row.metric in SCORES:
+        found = _scored(row, results)
+    elif own:
+        found = FOUND_BY.get(row.metric.partition("_")[0], _cost)(row, results)
+    if not found or found.value is None:
+        return found or Ours(note="not part of this study")
+    apart += [_start(row, results)]
+    if study.model.short != row.model:
+        apart += [f"ours is of another model, {study.model.short}: levels are not comparable"]
+    note = "; ".join(filter(None, (*apart, found.note)))
+    return replace(found, note=note, like=found.like and not any(apart))
+
+
+def _settings(row: Printed, own: MethodInfo, size: str, results: Results) -> list[str]:
+    """Say in what our method is set up otherwise than the row's, as far as it is known."""
+    named = (("r", own.rank), ("bottleneck", own.bottleneck))
+    apart = [
+        f"ours has {name} {ours}"
+        for name, ours in named
+        if row.rank and ours not in (None, int(row.rank))
+    ]
+    if row.weights and own.weights and set(own.weights) != set(row.adapted):
+        apart.append(f"ours adapts {'+'.join(own.weights)}")
+    millions = _parameters(row, results).value
+    if size and millions is not None and abs(millions - float(size)) > SAME_SIZE * float(size):
+        apart.append(f"ours has {millions:.1f}M parameters")
+    return apart
+
+
+def _start(row: Printed, results: Results) -> str:
+    """Say what ours starts from where the row's cell starts from elsewhere; "" where it does not.
+
+    A sweep starts from the encoder: its task is none of those that start from another.
+    """
+    init, ours = results.study.mnli_init, STARTS["encoder"]
+    if init.mode != "none" and row.task in init.tasks:
+        one_for_all = init.mode == "full_ft" and row.name != "full_ft"
+        ours = f"{'an encoder fine-tuned on' if one_for_all else 'weights adapted to'} {init.task}"
+    return "" if ours == STARTS.get(row.start, ours) else f"ours starts from {ours}"
 
 
 def _swept(row: Printed, results: Results) -> Ours | None:
-    """Return what the sweep has for a row; None where the row is none of the sweep's."""
-    if row.method != "lora" or "MNLI-adapted" in row.note:  # a sweep starts from the encoder
+    """Return what the sweep has for a row; None where the study has no sweep of its method."""
+    sweep = results.study.sweep
+    if row.name != "lora" or not sweep.ranks:
         return None
+    sets, ranks = [set(weights) for weights in sweep.weights], [str(rank) for rank in sweep.ranks]
+    if row.task != sweep.task:
+        return Ours(note=f"the sweep is of {sweep.task}")
+    if set(row.adapted) not in sets or row.rank not in ("", *ranks):
+        return Ours(note="the sweep does not have these weights at this rank")
     cells: dict[int, dict[str, SweepRow]] = {}
     for cell in results.sweep:
         same = cell.task == row.task and set(cell.weights) == set(row.adapted)
         if same and row.rank in ("", str(cell.rank)):
             cells.setdefault(cell.rank, {})[cell.metric] = cell
     found = [_score(row, by_metric) for by_metric in cells.values()]
+    if row.rank and found:
+        return found[0]
     values = [ours.value for ours in found if ours.value is not None]
-    if row.rank or not values:
-        return found[0] if found else None
-    ranks = ", ".join(map(str, sorted(cells)))
-    note = f"of which rank is not said: ours is the mean and deviation over ranks {ranks}"
+    if not values:
+        return Ours(note="this cell of the sweep has no results")
+    shown = ", ".join(map(str, sorted(cells)))
+    note = f"of which rank is not said: ours is the mean and deviation over ranks {shown}"
     std = statistics.stdev(values) if len(values) > 1 else None
-    return Ours(statistics.fmean(values), std, len(values), note, False)
+    return Ours(statistics.fmean(values), std, len(values), note, like=False)
 
 
-def _set_up_otherwise(row: Printed, size: float, results: Results) -> str:
-    """Say in what our method is set up otherwise than the row's; "" if in nothing that is known."""
-    init, method = results.study.mnli_init, results.study.method(row.method)
-    if method is None:
-        return "not part of this study"
-    for name, ours in (("r", method.rank), ("bottleneck", method.bottleneck)):
-        if row.rank and ours not in (None, int(row.rank)):
-            return f"ours has {name} {ours}"
-    if row.weights and method.weights and set(method.weights) != set(row.adapted):
-        return f"ours adapts {'+'.join(method.weights)}"
-    started = init.mode != "none" and bool(init.tasks)
-    if "MNLI-adapted" in row.note and not started:
-        return "ours does not start from an intermediate task"
-    if ("restricted setup" in row.note or "no MNLI start" in row.note) and started:
-        return "ours starts from an intermediate task"
-    millions = _parameters(row, results).value
-    if size and millions is not None and abs(millions - size) > SAME_SIZE * size:
-        return f"ours has {millions:.1f}M parameters"
-    return ""
+def _average(row: Printed, rows: list[Printed], results: Results) -> Ours:
+    """Return the mean of the medians that this study has for a row of a table, if it has all."""
+    keys = ("source", "table", "model", "method", "trainable_params_m")
+    of = {key: getattr(row, key) for key in keys}
+    parts = [r for r in rows if r.metric in SCORES and of.items() <= vars(r).items()]
+    found = {part.task: _ours(part, rows, results) for part in parts}
+    values = [ours.value for ours in found.values() if ours.value is not None]
+    if len(values) < len(found):
+        lacking = {task: ours.note for task, ours in found.items() if ours.value is None}
+        same = len(lacking) == len(found) and len(set(lacking.values())) == 1
+        nothing = next(iter(lacking.values())) if same else f"no score on {', '.join(lacking)}"
+        return Ours(note=nothing)
+    note = f"ours is the mean of the medians of its {len(found)} tasks"
+    if unlike := {task: ours.note for task, ours in found.items() if not ours.like}:
+        why = ", ".join(dict.fromkeys(unlike.values()))
+        note += f", unlike on {', '.join(unlike)}: {why}"
+    return Ours(statistics.fmean(values), note=note, like=not unlike)
+
+
+def _scored(row: Printed, results: Results) -> Ours:
+    """Return the score of a method's own cell."""
+    of, cells = (row.task, row.name, results.study.report), results.statistics.cells
+    cell = {c.metric: c for c in cells if (c.task, c.method, c.evaluation) == of}
+    if cell:
+        return _score(row, cell)
+    gaps = results.statistics.gaps
+    why = [gap.reason for gap in gaps if (gap.method, gap.task) == (row.name, row.task)]
+    return Ours(note=": ".join(["this cell has no results", *why[:1]]))
 
 
 def _score(row: Printed, cell: Mapping[str, CellStatistics | SweepRow]) -> Ours:
@@ -209,7 +219,7 @@ def _score(row: Printed, cell: Mapping[str, CellStatistics | SweepRow]) -> Ours:
 def _variation(row: Printed, results: Results) -> Ours:
     """Return the coefficient of variation at the end of the first or the last epoch."""
     end = 1 if row.metric == "cv_first_epoch_percent" else math.inf
-    found = first_epoch(results, row.task, row.method, end)
+    found = first_epoch(results, row.task, row.name, end)
     if found is None or found.cv is None:
         return Ours(note="ours has no coefficient of variation")
     return Ours(found.cv, n=found.n)
@@ -217,16 +227,27 @@ def _variation(row: Printed, results: Results) -> Ours:
 
 def _parameters(row: Printed, results: Results) -> Ours:
     """Return the millions of trained parameters, the head only of full fine-tuning."""
-    counts = [cell.trainable for (name, _), cell in results.cells.items() if name == row.method]
+    counts = [cell.trainable for (name, _), cell in results.cells.items() if name == row.name]
     if not counts:
         return Ours(note="this study has no results of it")
-    return Ours(max(n.total if row.method == "full_ft" else n.adapter for n in counts) / 1e6)
+    return Ours(max(n.total if row.name == "full_ft" else n.adapter for n in counts) / 1e6)
+
+
+def _share(row: Printed, results: Results) -> Ours:
+    """Return a method's median as a share of full fine-tuning's, in the task's main metric."""
+    at, metric = results.statistics.at(results.study.report), results.study.main_metrics[row.task]
+    ours, full = (at.get((name, row.task, metric)) for name in (row.name, "full_ft"))
+    if not ours or not full or not full.median:
+        return Ours(note="not both it and full fine-tuning have results")
+    return Ours(ours.median / full.median, n=ours.n, note="ours is the ratio of the medians")
 
 
 def _iso_accuracy(row: Printed, results: Results) -> Ours:
     """Return what it took until the equal score: the median over seeds, if all reached it."""
-    iso, of = results.iso_accuracy, (row.task, row.method)
+    iso, of = results.iso_accuracy, (row.task, row.name)
     runs = [run for run in iso.runs if (run.task, run.method) == of] if iso else []
+    if not runs:
+        return Ours(note="no equal score was computed")
     spent = {
         "iso_accuracy_epochs": [run.epoch for run in runs],
         "iso_accuracy_seconds": [run.seconds for run in runs],
@@ -237,7 +258,7 @@ def _iso_accuracy(row: Printed, results: Results) -> Ours:
         return Ours(note="no energy was measured")
     if not values or len(values) < len(runs):
         reached = sum(run.reached for run in runs)
-        why = "no energy was measured on this task" if runs and reached == len(runs) else ""
+        why = "no energy was measured on this task" if reached == len(runs) else ""
         return Ours(note=why or f"{reached} of {len(runs)} runs reach the equal score")
     like = row.metric == "iso_accuracy_epochs"
     std = statistics.stdev(values) if len(values) > 1 else None
@@ -246,7 +267,7 @@ def _iso_accuracy(row: Printed, results: Results) -> Ours:
 
 def _cost(row: Printed, results: Results) -> Ours:
     """Return a cost from the profile: of its task alone, and of this machine."""
-    profile, method = results.profile, row.method
+    profile, method = results.profile, row.name
     if profile is None or profile.task != row.task:
         return Ours(note="not measured on this task")
     if row.metric == "gpu_memory_mean_mb" and not profile.machine.gpu:
@@ -270,4 +291,36 @@ def _cost(row: Printed, results: Results) -> Ours:
     return Ours(value, std, note=note, like=False)
 
 
-FOUND_BY = {"cv": _variation, "trainable": _parameters, "iso": _iso_accuracy}  # by a metric's start
+def _time_saved(row: Printed, results: Results) -> Ours:
+    """Return the share of full fine-tuning's seconds an epoch that a method does not need."""
+    of = replace(row, metric="seconds_per_epoch")
+    ours, full = _cost(of, results), _cost(replace(of, method="full_ft"), results)
+    if ours.value is None or full.value is None:
+        return replace(full if full.value is None else ours, value=None, std=None)
+    return Ours(1 - ours.value / full.value, note=ours.note, like=False)
+
+
+def _latency(row: Printed, results: Results) -> Ours:
+    """Return the milliseconds of one example, or what they are above the pretrained model's."""
+    if not row.metric.removesuffix("_percent").endswith("_batch_1"):
+        return Ours(note="ours is measured one by one and in batches of 64")
+    profile = results.profile
+    cost = profile and profile.inference_of(row.name, merged=row.name == "lora")
+    if not cost:
+        return Ours(note="not measured")
+    one = cost.batch_1
+    value = one.ratio.median - 1 if row.metric.startswith("overhead") else 1e3 * one.seconds.median
+    note = f"other hardware and texts{measured_with(cost.recipe, results.study)}"
+    return Ours(value, n=one.n, note=note, like=False)
+
+
+# By the first word of a metric; all others are costs.
+FOUND_BY: dict[str, Callable[[Printed, Results], Ours]] = {
+    "cv": _variation,
+    "trainable": _parameters,
+    "share": _share,
+    "iso": _iso_accuracy,
+    "time": _time_saved,
+    "latency": _latency,
+    "overhead": _latency,
+}

@@ -28,7 +28,11 @@ class Claim(Record):
 
 
 class PublishedRow(Record):
-    """A published number beside ours: an item of `metrics/published.json`."""
+    """A published number beside ours: an item of `metrics/published.json`.
+
+    `difference` is ours minus published; where the two are not `like` it decides nothing, and the
+    note says why.
+    """
 
     source: str
     table: str
@@ -46,6 +50,7 @@ class PublishedRow(Record):
     ours_std: float | None
     n: int | None
     difference: float | None
+    like: bool
     note: str | None
 
 
@@ -129,6 +134,8 @@ def load_cells(study: StudyInfo, metrics: Path = METRICS) -> tuple[scores.Cells,
     """Read the scores of the study's cells, and name those that have none, with the reason."""
     cells, gaps = {}, []
     for method, task in product(study.labels, study.main_metrics):
+        if not study.trains(method, task):
+            continue
         path = metrics / "runs" / method / f"{task}.json"
         cell = read_record(path, scores.Cell) if path.is_file() else None
         if cell and not cell.failed:

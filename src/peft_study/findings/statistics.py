@@ -33,7 +33,8 @@ def summarise(
     unlearned: list[scores.Unlearned] = []
     compared: list[scores.Difference] = []
     # Methods over all tasks: those that have all, with the same seeds.
-    whole = [name for name in study.labels if all((name, t) in cells for t in study.main_metrics)]
+    alike = [method.name for method in study.methods if method.seeds is None]
+    whole = [name for name in alike if all((name, task) in cells for task in study.main_metrics)]
     over_tasks = []
     for number, (task, metric) in enumerate(study.main_metrics.items()):
         mine = {name: cells[name, task] for name in study.labels if (name, task) in cells}
@@ -123,13 +124,13 @@ def averages(cells: scores.Cells, study: StudyInfo) -> Iterator[scores.Average]:
     """Average each method's medians of the main metrics over the tasks, as the papers do."""
     main = study.main_metrics
     for method, evaluation in product(study.labels, dict.fromkeys((study.report, study.judged))):
-        gaps = tuple(task for task in main if (method, task) not in cells)
-        medians = [
-            statistics.median(cells[method, task].scores(metric, evaluation).values())
+        medians = {
+            task: statistics.median(cells[method, task].scores(metric, evaluation).values())
             for task, metric in main.items()
-            if task not in gaps
-        ]
-        mean = None if gaps else statistics.fmean(medians)
+            if (method, task) in cells
+        }
+        gaps = tuple(t for t in main if study.trains(method, t) and t not in medians)
+        mean = statistics.fmean(medians.values()) if len(medians) == len(main) else None
         yield scores.Average(method, evaluation, len(main), gaps, mean)
 
 

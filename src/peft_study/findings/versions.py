@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pandas as pd
 
 from peft_study.errors import StudyError, run_command
 from peft_study.files import read_json
+from peft_study.findings.chance import Values
 from peft_study.findings.comparisons import holm, tested
 from peft_study.findings.results import METRICS, load_study_info
 from peft_study.findings.rows import read_seeds
@@ -39,9 +40,16 @@ class Compared(Record):
 
 
 def compare(
-    now: Path, before: Path, cells: Iterator[tuple[str, str, str]]
+    now: Path, before: Path, cells: Sequence[tuple[str, str, str]], margin: float
 ) -> Iterator[Compared | str]:
-    """Yield the cells (method, task, metric) of two folders; those of one only as a sentence."""
+    """Yield the cells (method, task, metric) of two folders; those of one only as a sentence.
+
+    `margin` is the difference that would not matter, as a fraction of the metric.
+    """
+    known = [(method, task) for method, task, _ in cells]
+    for file in sorted(before.glob("runs/*/*.json")):
+        if (file.parent.name, file.stem) not in known:
+            yield f"{file.stem}: {file.parent.name} has results in one of the versions only"
     for method, task, metric in cells:
         name, where = f"{task}: {method}", Path("runs", method, f"{task}.json")
         there = [(folder / where).is_file() for folder in (before, now)]
@@ -74,22 +82,26 @@ def compare(
             for folder in (before, now)
             if has_rows
         ]
-        differences, rows = _paired(tables, scores, seeds)
-        was, is_now = (float(np.mean([of[seed] for seed in seeds])) for of in scores)
+        old_values, new_values, rows = _paired(tables, scores, seeds)
         rows += "" if fitted else f", {at}"
-        yield Compared(name, was, is_now, tested(differences, 0.02), rows)
+        found = tested(new_values - old_values, margin)
+        yield Compared(name, float(old_values.mean()), float(new_values.mean()), found, rows)
 
 
 def _paired(
     tables: list[pd.DataFrame | None], scores: list[dict[str, float]], seeds: list[str]
-) -> tuple[np.ndarray, str]:
-    """Return differences, of shape (seeds, rows), and how many rows; (seeds, 1) without rows."""
+) -> tuple[Values, Values, str]:
+    """Return the values before and now, of shape (seeds, rows), and how many rows these are.
+
+    Rows are those that both versions have; without enough of them the shape is (seeds, 1).
+    """
     before, now = tables or (None, None)
     if before is not None and now is not None:
         both = now.index.intersection(before.index)
         if len(both) >= ENOUGH * max(len(now), len(before)):
-            return (now.loc[both] - before.loc[both]).to_numpy().T, f"{len(both):,}"
-    return np.array([[scores[1][seed] - scores[0][seed]] for seed in seeds]), "seeds only"
+            return before.loc[both].to_numpy().T, now.loc[both].to_numpy().T, f"{len(both):,}"
+    old, new = (np.array([[of[seed]] for seed in seeds]) for of in scores)
+    return old, new, "seeds only"
 
 
 def metrics_of(revision: str, folder: Path) -> Path:
@@ -149,12 +161,13 @@ def main() -> None:
     if not Path("configs/report.json").is_file():
         raise StudyError("configs/: is not here yet; run 'dvc repro configure'")
     study = load_study_info()
-    cells = (
+    cells = [
         (method, task, metric)
         for method, (task, metric) in product(study.labels, study.main_metrics.items())
-    )
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        found = list(compare(METRICS, metrics_of(revision, Path(folder)), cells))
+        before = metrics_of(revision, Path(folder))
+        found = list(compare(METRICS, before, cells, study.equivalence_margin))
     told = [row for row in found if isinstance(row, Compared)]
     if not told:
         raise StudyError(

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable
 
 from peft_study.records.costs import Machine, Recipe
 from peft_study.records.scores import Gap, Unlearned
-from peft_study.records.study import StudyInfo
+from peft_study.records.study import MethodInfo, StudyInfo
 
 GAP = "–"
 MINUS = "\N{MINUS SIGN}"
 BASE = "base model"
 TRY = "try more epochs, more training rows or another learning rate"
+REHEARSAL = "Rehearsal with a tiny random model, no result"
 BUSY = 0.05  # the share of the processors from which on others' work is told of
 
 
@@ -71,6 +72,11 @@ def needed(seeds: int | None, rows: int | None) -> str:
     return f"About {' or '.join(ways)}" if ways else ""
 
 
+def marked(text: str, study: StudyInfo) -> str:
+    """Return a title or a caption; that of a rehearsal opens by saying that it is one."""
+    return f"{REHEARSAL}: {text}" if study.rehearsal else text
+
+
 def recipe_label(recipe: Recipe, study: StudyInfo) -> str:
     """Name a model that was measured or counted: `LoRA (ours), r = 8, merged`."""
     if recipe.method is None:
@@ -92,6 +98,13 @@ def missing(gaps: Iterable[Gap], study: StudyInfo) -> str:
     """Name the cells without results, and why they have none; "" where there are none."""
     named = [f"{cell_name(gap, study)} ({gap.reason})" for gap in gaps]
     return f"Without results: {', '.join(named)}." if named else ""
+
+
+def of_its_own(method: MethodInfo) -> str:
+    """Say what tasks and seeds a method has of its own; "" where it has the study's."""
+    tasks = f"on {', '.join(method.tasks)} alone" if method.tasks else ""
+    seeds = f"with seeds {', '.join(map(str, method.seeds))}" if method.seeds else ""
+    return " ".join(filter(None, (tasks, seeds)))
 
 
 def unlearned_words(found: Unlearned, study: StudyInfo) -> str:

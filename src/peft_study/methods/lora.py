@@ -71,7 +71,7 @@ def adapt(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PreTrain
     model.requires_grad_(False)
     for path, linear in projections(model, list(settings.targets)).items():
         model.set_submodule(path, LoRALinear(linear, settings))
-    initialise(adapter_state(model), seed)
+    initialise(adapter_state(model), seed, settings.init_std)
     return model
 
 

@@ -23,7 +23,7 @@ def adapt(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PreTrain
         layer.weight, layer.bias = linear.weight, linear.bias
         model.set_submodule(path, layer)
     loralib.mark_only_lora_as_trainable(model)
-    initialise(adapter_state(model), seed)
+    initialise(adapter_state(model), seed, settings.init_std)
     return model
 
 

@@ -22,7 +22,7 @@ def adapt(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PreTrain
         target_modules=list(projections(model, list(settings.targets))),
     )
     peft.inject_adapter_in_model(config, model)
-    initialise(adapter_state(model), seed)
+    initialise(adapter_state(model), seed, settings.init_std)
     return model
 
 

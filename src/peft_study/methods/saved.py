@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from peft_study.encoders.architectures import architecture
 from peft_study.encoders.backbone import head_parameters, projections
 from peft_study.errors import StudyError
 from peft_study.files import read_json, replacing, write_json
@@ -24,17 +25,21 @@ DESCRIPTIVE = {
 
 
 @torch.no_grad()
-def initialise(state: dict[str, nn.Parameter], seed: int) -> None:
-    """Draw A (r, in) Kaiming-uniform with a = sqrt(5) and set B (out, r) to zero.
+def initialise(state: dict[str, nn.Parameter], seed: int, std: float | None) -> None:
+    """Draw A (r, in) and set B (out, r) to zero.
 
-    With one seed, every implementation starts from the same A. Kaiming-uniform is what loralib and
-    PEFT do; the paper's section 4.1 names a Gaussian.
+    A is normal with deviation `std`, or, without one, Kaiming-uniform with a = sqrt(5), as loralib
+    and PEFT draw it; the paper's section 4.1 names a Gaussian, and no deviation. With one seed,
+    every implementation starts from the same A.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in state.items():
         if ".lora_A." in name:
             drawn = torch.empty(parameter.shape, device="cpu")
-            nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+            if std is None:
+                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+            else:
+                nn.init.normal_(drawn, std=std, generator=generator)
             parameter.copy_(drawn)
         else:
             parameter.zero_()
@@ -128,6 +133,20 @@ def load_encoder(model: PreTrainedModel, directory: Path) -> None:
     """
     head = head_parameters(model)
     wanted = {name: p for name, p in model.named_parameters() if name not in head}
+    path = directory / WEIGHTS_FILE
+    _copy(load_file(path), wanted, path, "it was trained on another model")
+
+
+def load_inner_head(model: PreTrainedModel, directory: Path) -> None:
+    """Copy the saved head of a run, but for its output layer, into a `model` of the same encoder.
+
+    Of BERT that is nothing: its pooler belongs to the encoder, and has come with it.
+
+    Raises StudyError: the head is of another architecture or size.
+    """
+    output = architecture(model.config.model_type).output
+    head = _saved_head(model).items()
+    wanted = {n: p for n, p in head if not n.startswith(f"{PEFT_PREFIX}{output}.")}
     path = directory / WEIGHTS_FILE
     _copy(load_file(path), wanted, path, "it was trained on another model")
 

@@ -229,7 +229,10 @@ class Unlearned(Record):
 
 
 class Average(Record):
-    """A method's medians of the main metrics, averaged over `tasks`; None where there are gaps."""
+    """A method's medians of the main metrics, averaged over `tasks`: all of the study's.
+
+    The mean is None where it lacks one, because of gaps or because it has tasks of its own.
+    """
 
     method: str
     evaluation: Evaluated

@@ -21,7 +21,9 @@ class MethodInfo(Record):
     family: str  # `lora`, `adapter` or `full`; methods of one family compute the same
     place: int  # in the table of methods, which decides its marks in every figure
     exported: bool  # whether its adapters are saved in PEFT's format
-    settings: dict[str, int | float | str | tuple[str, ...]]
+    settings: dict[str, int | float | str | tuple[str, ...] | None]
+    tasks: tuple[str, ...] | None = None  # its own, and its own seeds, where not the study's
+    seeds: tuple[int, ...] | None = None
 
     @property
     def rank(self) -> int | None:
@@ -98,6 +100,7 @@ class StudyInfo(Record):
     params: dict[str, object]
     packages: dict[str, str]
     known_labels: dict[str, str]  # of all methods: parity counts, and papers publish, others
+    rehearsal: bool = False  # of a tiny random model: what is shown is no result
 
     @property
     def judged(self) -> Evaluated:
@@ -106,6 +109,12 @@ class StudyInfo(Record):
     def method(self, name: str) -> MethodInfo | None:
         """Return a method of the study by name; None if it is not part of it."""
         return next((method for method in self.methods if method.name == name), None)
+
+    def trains(self, method: str, task: str) -> bool:
+        """Tell whether the study trains a method on a task: it may have tasks of its own."""
+        found = self.method(method)
+        own = found.tasks if found else ()
+        return task in (self.main_metrics if own is None else own)
 
     @property
     def labels(self) -> dict[str, str]:

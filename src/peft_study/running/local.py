@@ -48,7 +48,7 @@ def train(
     if "forkserver" in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context("forkserver")
         modules = {f"peft_study.methods.{job.cell.config.run.module}" for job in jobs}
-        context.set_forkserver_preload(["peft_study.training.loop", *sorted(modules)])
+        context.set_forkserver_preload(["peft_study.running.preload", *sorted(modules)])
     waiting, at_once = list(jobs), worker_count(jobs, runner.workers)
     problems: list[str] = []
     running: dict[object, tuple[Job, BaseProcess, Connection]] = {}

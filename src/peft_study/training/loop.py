@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,14 @@ from peft_study.encoders.backbone import head_parameters, load_model, set_head
 from peft_study.errors import StudyError
 from peft_study.files import replacing, write_json
 from peft_study.methods import Method, load_method, saved
-from peft_study.run_config import ADAPTER, WEIGHTS_FILE, Hyperparameters, RunConfig, RunResult
+from peft_study.run_config import (
+    ADAPTER,
+    WEIGHTS_FILE,
+    Hyperparameters,
+    RunConfig,
+    RunResult,
+    Schedule,
+)
 from peft_study.training.batches import Split, by_length, load_splits, longest_first, training_order
 from peft_study.training.dropout import use_fast_dropout
 from peft_study.training.packing import classify, pack
@@ -67,8 +75,9 @@ def train_run(
     Args:
         seed: draws the head, the adapter, the order of the rows and the dropout.
         data: a folder that `peft_study.data.prepare` wrote.
-        start: a folder with an intermediate task's adapter, or its fully fine-tuned encoder; its
-            head is not used. None, or a folder without weights, starts from the pretrained encoder.
+        start: a folder with an intermediate task's adapter, or its fully fine-tuned encoder; of its
+            head nothing is used, or, if the configuration says so, all but the output layer. None,
+            or a folder without weights, starts from the pretrained encoder.
         checkpoint: where to save the run's state from time to time, and to go on from.
 
     Raises StudyError: the start does not fit the adapter, or the device is not at hand.
@@ -195,6 +204,8 @@ def build(
     method.adapt(model, config.settings, seed)
     if weights and not saved.is_encoder(weights):
         saved.load_adapter(model, method, config.settings, weights, head=False)
+    if weights and config.keeps_head:
+        saved.load_inner_head(model, weights)
     set_head(model, config.train.head)
     use_fast_dropout(model)
     return method, model
@@ -203,7 +214,8 @@ def build(
 def make_optimizer(model: PreTrainedModel, hyper: Hyperparameters) -> torch.optim.AdamW:
     """Return AdamW over the trainable parameters of `model`, fused into one pass over them."""
     groups, betas = parameter_groups(model, hyper.weight_decay), (0.9, hyper.adam_beta2)
-    return torch.optim.AdamW(groups, lr=hyper.learning_rate, betas=betas, fused=True)
+    rate, epsilon = hyper.learning_rate, hyper.adam_epsilon
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=epsilon, fused=True)
 
 
 def training_steps(
@@ -227,6 +239,7 @@ def training_steps(
     """
     steps = hyper.epochs * math.ceil(len(train) / hyper.batch_size)
     warmup = math.ceil(hyper.warmup_ratio * steps)
+    factor = partial(rate_factor, hyper.schedule, warmup, steps)
     trainable = [parameter for group in adamw.param_groups for parameter in group["params"]]
     order = training_order(len(train), hyper.batch_size, hyper.epochs, seed)
     for number, rows in enumerate(islice(order, done, None), done):
@@ -250,18 +263,20 @@ def training_steps(
         with phase("optimiser"):
             accelerator.clip_grad_norm_(trainable, hyper.max_grad_norm)
             for group in adamw.param_groups:
-                group["lr"] = hyper.learning_rate * linear_schedule(number, warmup, steps)
+                group["lr"] = hyper.learning_rate * factor(number)
             adamw.step()
             adamw.zero_grad()
-        following = hyper.learning_rate * linear_schedule(number + 1, warmup, steps)
-        yield Step(number + 1, loss, tokens, following)
+        yield Step(number + 1, loss, tokens, hyper.learning_rate * factor(number + 1))
 
 
-def linear_schedule(step: int, warmup: int, steps: int) -> float:
-    """Return the learning rate's factor: from 0 to 1 over `warmup` steps, then to 0 at the last."""
+def rate_factor(schedule: Schedule, warmup: int, steps: int, step: int) -> float:
+    """Return the learning rate's factor: from 0 to 1 over `warmup` steps, then as `schedule` says.
+
+    `linear` falls to 0 at the last of `steps`, `constant` stays 1.
+    """
     if step < warmup:
         return step / warmup
-    return (steps - step) / max(1, steps - warmup)
+    return 1.0 if schedule == "constant" else (steps - step) / max(1, steps - warmup)
 
 
 def step_seed(seed: int, step: int) -> int:

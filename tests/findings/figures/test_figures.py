@@ -29,8 +29,12 @@ ALL = [
 ]
 GAP = runs.Gap("adapter_h", "tweet_rating", "no results")
 OF = ("hu2021", "2", "", "roberta", "lora", ("query", "value"), 8, "movie_polarity", "accuracy")
-PAPER = PublishedRow(*OF, True, 0.81, *[None] * 6)
-PUBLISHED = [PAPER, replace(PAPER, rank=64, published=0.5)]
+PAPER = PublishedRow(*OF, True, 0.81, None, None, None, None, None, True, None)
+PUBLISHED = [
+    PAPER,
+    replace(PAPER, rank=64, published=0.5),
+    replace(PAPER, method="full_ft", weights=(), rank=None, published=0.79, like=False),
+]
 
 
 def made_up(seeds: int = 3, gap: bool = False, others: tuple[MethodInfo, ...] = ()) -> Results:
@@ -137,6 +141,7 @@ def test_rows_are_the_inputs() -> None:
     assert mean["value"] == cell.mean
     # The row of another rank than the study's is no value to compare with.
     assert [row["value"] for row in scores if row["kind"] == "published"] == [0.81]
+    assert [row["value"] for row in scores if row["kind"] == "unlike"] == [0.79]
     assert sum(row["kind"] == "seed" for row in scores) == 3 * 4 * 2
     none = {"weights": (), "rank": None}
     assert [row | none for row in found["curves"].rows] == [asdict(p) for p in results.curves]

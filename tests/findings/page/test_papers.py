@@ -10,7 +10,7 @@ from peft_study.findings.results import Results
 
 
 def test_scores_in_the_papers_form_and_as_latex_with_rules_and_escapes() -> None:
-    tables = papers_tables(made_up.results())
+    tables = papers_tables(made_up.results(), [])
     assert tables["scores.md"].splitlines() == [
         "| Method | Trainable parameters (M) | film_review (accuracy) | rating (pearson) | Avg. |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -29,7 +29,7 @@ def test_scores_in_the_papers_form_and_as_latex_with_rules_and_escapes() -> None
 
 
 def test_a_sweep_is_weights_by_ranks() -> None:
-    tables = papers_tables(made_up.sweep())
+    tables = papers_tables(made_up.sweep(), [])
     assert list(tables) == ["sweep.md", "sweep.tex"]
     assert tables["sweep.md"].splitlines() == [
         "| Weights: film_review (accuracy) | r = 1 | r = 8 |",
@@ -40,16 +40,36 @@ def test_a_sweep_is_weights_by_ranks() -> None:
     assert "$W_q, W_v$ & 71.0 $\\pm$ 1.2 (70.0) & 78.0" in tables["sweep.tex"]
 
 
+def test_published_numbers_stand_beside_ours_with_the_difference() -> None:
+    row = replace(made_up.PUBLISHED[0], citation="Hu et al. 2021, table 2")
+    unlike = replace(row, like=False, note="ours starts from the encoder")
+    alone = replace(row, ours=None, difference=None, like=False)
+    tables = papers_tables(made_up.results(), [row, unlike, alone])
+    name = "Hu et al. 2021, table 2: film_review (accuracy), LoRA (query+value, r = 8)"
+    minus = "\N{MINUS SIGN}"
+    assert tables["published.md"].splitlines() == [
+        "| Published result | Published | Ours | Difference | Note |",
+        "| --- | ---: | ---: | ---: | --- |",
+        f"| {name} | 95.1 ± 0.2 | 76.5 ± 1.0 | {minus}18.6 |  |",
+        f"| {name} | 95.1 ± 0.2 | 76.5 ± 1.0 | ({minus}18.6) | ours starts from the encoder |",
+    ]
+    finer = replace(row, published=0.7274, published_std=None, ours_std=None, difference=0.0376)
+    shown = papers_tables(made_up.results(), [finer])["published.md"].splitlines()[-1]
+    assert shown == f"| {name} | 72.74 | 76.50 | +3.76 |  |"
+    assert tables["published.tex"].startswith("\\begin{tabular}{lrrrp{0.3\\linewidth}}\n")
+
+
 def test_one_seed_has_no_spread_and_scores_may_be_negative() -> None:
     cells = made_up.results().statistics.cells
     found = made_up.described(cells=[replace(cell, std=None, median=-0.031) for cell in cells])
-    tables = papers_tables(found)
+    tables = papers_tables(found, [])
     assert "| LoRA (ours) | 0.074 | \N{MINUS SIGN}3.1 (\N{MINUS SIGN}3.1) |" in tables["scores.md"]
     assert "& $-$3.1 ($-$3.1) &" in tables["scores.tex"]
 
 
 def test_a_task_of_ones_own_may_have_any_name() -> None:
-    tables = papers_tables(builders.results(builders.study(metrics={"a|b & 50%": "accuracy"})))
+    about = builders.study(metrics={"a|b & 50%": "accuracy"})
+    tables = papers_tables(builders.results(about), [])
     assert "| a\\|b & 50% (accuracy) |" in tables["scores.md"]
     assert "a|b \\& 50\\% (accuracy)" in tables["scores.tex"]
 

@@ -57,7 +57,7 @@ def words(html: str) -> str:
         "AdapterH on rating has no results: seed 3: the loss is nan after step 12.",
         "A step takes 1.41 times as long.",  # claims
         "A small encoder instead of RoBERTa.",
-        f"95.1 ± 0.2 76.5 ± 1.0 3 {MINUS}18.6",  # published
+        f"95.1 ± 0.2 76.5 ± 1.0 {MINUS}18.6 3",  # published
         "Low-Rank Adaptation of Large Language Models.",
         "Learning curves, made up.",  # figures
         "LoRA (ours), r = 8 200.0 190.0 2.0 404.0 0.66 0.62 to 0.71 12.85 ± 1.11 1,068",  # steps
@@ -225,7 +225,7 @@ def test_one_seed_has_no_intervals() -> None:
     found = made_up.described(differences=differences, cells=cells)
     said = words(page(replace(found, study=made_up.study(seeds=(1,)))))
     assert "One seed gives neither a spread nor an interval." in said
-    assert "there is no interval without a second seed" in said
+    assert "there is no interval without two seeds that both have" in said
     assert "76.5 (75.5)" in said
 
 
@@ -243,8 +243,16 @@ def test_published_costs_are_shown_in_their_unit_and_scores_times_100() -> None:
     row = replace(made_up.PUBLISHED[0], metric="iso_accuracy_seconds", is_fraction=False)
     row = replace(row, published=644.9, published_std=None, ours=12.5, ours_std=0.25)
     shown = words(page(published=[*made_up.PUBLISHED, replace(row, difference=-632.4)]))
-    assert f"iso_accuracy_seconds 644.9 12.5 ± 0.25 3 {MINUS}632.4" in shown
+    assert f"iso_accuracy_seconds 644.9 12.5 ± 0.25 {MINUS}632.4 3" in shown
     assert "95.1 ± 0.2" in shown
+
+
+def test_unlike_published_results_are_bracketed_and_those_without_ours_apart() -> None:
+    row = replace(made_up.PUBLISHED[0], like=False, note="ours starts from the encoder")
+    alone = replace(row, ours=None, ours_std=None, n=None, difference=None, note="not measured")
+    shown = words(page(published=[row, alone]))
+    assert f"95.1 ± 0.2 76.5 ± 1.0 ({MINUS}18.6) 3 ours starts from the encoder" in shown
+    assert "accuracy 95.1 ± 0.2 not measured" in shown
 
 
 def test_costs_say_what_they_were_measured_at_where_the_study_trains_another() -> None:

@@ -23,6 +23,7 @@ class HubDataset(Record):
         revision: the commit that is read.
         config: the dataset's configuration, if it has several.
         train_rows: rows of its training split, those without a label included.
+        dropped: how many of them `peft_study.data.prepare` drops; None where nobody has counted.
         validation: the splits held out, in the order of the task's parts.
     """
 
@@ -30,27 +31,31 @@ class HubDataset(Record):
     revision: str
     config: str | None
     train_rows: int
+    dropped: int | None = None
     validation: tuple[str, ...] = ("validation",)
 
 
 _GLUE = ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")
 
 DATASETS: dict[str, HubDataset] = {
-    "cola": HubDataset(*_GLUE, "cola", 8_551),
-    "sst2": HubDataset(*_GLUE, "sst2", 67_349),
-    "mrpc": HubDataset(*_GLUE, "mrpc", 3_668),
+    "cola": HubDataset(*_GLUE, "cola", 8_551, 19),
+    "sst2": HubDataset(*_GLUE, "sst2", 67_349, 5),
+    "mrpc": HubDataset(*_GLUE, "mrpc", 3_668, 1),
     "qqp": HubDataset(*_GLUE, "qqp", 363_846),
-    "stsb": HubDataset(*_GLUE, "stsb", 5_749),
-    "mnli": HubDataset(*_GLUE, "mnli", 392_702, ("validation_matched", "validation_mismatched")),
+    "stsb": HubDataset(*_GLUE, "stsb", 5_749, 12),
+    "mnli": HubDataset(
+        *_GLUE, "mnli", 392_702, validation=("validation_matched", "validation_mismatched")
+    ),
     "qnli": HubDataset(*_GLUE, "qnli", 104_743),
-    "rte": HubDataset(*_GLUE, "rte", 2_490),
+    "rte": HubDataset(*_GLUE, "rte", 2_490, 0),
     "wnli": HubDataset(*_GLUE, "wnli", 635),
     "snli": HubDataset(
         "stanfordnlp/snli", "cdb5c3d5eed6ead6e5a341c8e56e669bb666725b", None, 550_152
     ),
     # It has no validation split; its test split has public labels.
     "ag_news": HubDataset(
-        "fancyzhx/ag_news", "eb185aade064a813bc0b7f42de02595523103ca4", None, 120_000, ("test",)
+        *("fancyzhx/ag_news", "eb185aade064a813bc0b7f42de02595523103ca4", None, 120_000),
+        validation=("test",),
     ),
 }
 

@@ -133,7 +133,7 @@ def _settles(found: list[Estimate], lower: float, upper: float) -> str:
         if not estimate.unit:  # of a ratio, intervals narrow otherwise
             return ""
         if estimate.interval is None or estimate.chance is None:
-            return "Two seeds or more: one has no interval."
+            return "Two seeds or more that both have: one has no interval."
         distance = min(abs(estimate.value - bound) for bound in (lower, upper))
         of = estimate.chance, distance
         plan = chance.seeds_needed(*of) or math.inf, chance.rows_needed(*of) or math.inf

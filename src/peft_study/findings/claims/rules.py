@@ -32,10 +32,12 @@ def scores(other: str, lower: float, upper: float, results: Results) -> Finding:
         for row in rows
         for estimate in est.of_paired(row.task, row, unlearned=_unlearned(results, row.unlearned))
     ]
+    unlike = {row.task: f"{row.task}: no seed that both have" for row in rows if row.n == 0}
+    missing = _gaps(results, "lora", other) + list(unlike.values())
     if not found:
-        return _not_measured(results, "lora", other)
+        return _not_measured(results, "lora", other, missing=missing)
     tasks = tuple(estimate.name for estimate in found)
-    missing = _gaps(results, "lora", other) + _uncompared(results, tasks, "lora", other)
+    missing += _uncompared(results, (*tasks, *unlike), "lora", other)
     text = f"LoRA minus {_label(results, other)}: {listed(found)}"
     return judge(text, found, tasks, lower * POINT, upper * POINT, missing)
 
@@ -233,9 +235,14 @@ def _unlearned(results: Results, methods: Iterable[str]) -> str:
 
 
 def _uncompared(results: Results, tasks: Sequence[str], *methods: str) -> list[str]:
-    """Name the tasks besides `tasks` on which no gap says why these methods are not compared."""
+    """Name the tasks besides `tasks` on which no gap says why these methods are not compared.
+
+    A task on which one of them is not trained by design is not missing.
+    """
+    study = results.study
     known = {*tasks, *(gap.task for gap in results.statistics.gaps if gap.method in methods)}
-    return [f"{task}: not compared" for task in results.study.main_metrics if task not in known]
+    mine = [task for task in study.main_metrics if all(study.trains(m, task) for m in methods)]
+    return [f"{task}: not compared" for task in mine if task not in known]
 
 
 def _not_measured(results: Results, *methods: str, missing: Sequence[str] = ()) -> Finding:

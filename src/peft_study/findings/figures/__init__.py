@@ -1,10 +1,12 @@
 """The study's figures, in the order of the page. A new one is a module here and a line below."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from peft_study.findings.figures import costs, curves, equal_scores, scores, sweep
 from peft_study.findings.figures.figure import Figure
 from peft_study.findings.results import PublishedRow, Results
+from peft_study.findings.wording import marked
 
 
 def figures(results: Results, published: Sequence[PublishedRow]) -> list[Figure]:
@@ -28,4 +30,5 @@ def figures(results: Results, published: Sequence[PublishedRow]) -> list[Figure]
         costs.latency(profile, timed, study) if profile and timed else None,
         equal_scores.equal_scores(results, iso) if iso and iso.runs else None,
     ]
-    return [figure for figure in found if figure is not None]
+    named = [(figure, marked(figure.title, study)) for figure in found if figure is not None]
+    return [replace(figure, title=title) for figure, title in named]

@@ -35,7 +35,7 @@ def scores(
     ]
     shown = {(cell.task, cell.method, cell.metric) for cell in cells}
     papers = [
-        _row(p, p.published, kind="published", source=p.source)
+        _row(p, p.published, kind="published" if p.like else "unlike", source=p.source)
         for p in published
         if p.is_fraction and (p.task, p.method, p.metric) in shown and _is_own(p, study)
     ]
@@ -46,13 +46,14 @@ def scores(
     columns = charts.columns_of(len(metrics))
     sources = ", ".join(dict.fromkeys(str(paper["source"]) for paper in papers))
     those = "publish of the same task, metric and method"
+    grey = any(paper["kind"] == "unlike" for paper in papers)
     n = wording.counted((cell.n for cell in cells), "seed")
     return Figure(
         "scores",
         "Score by task and method",
         f"{n}. Shapes: mean over seeds; lines: its 95% interval; grey ticks: single seeds"
         f"{'; rings: as papers report' if medians else ''}"
-        f"{'; crosses (×): published' if papers else ''}.",
+        f"{'; crosses (×): published' if papers else ''}{', grey if unlike' if grey else ''}.",
         wording.sentences(
             f"{SCORED[study.judged]} of every run, by the main metric of each task, × 100; {n}.",
             "Filled shapes are means over seeds and lines their 95% intervals, over seeds and "
@@ -64,6 +65,9 @@ def scores(
             if medians
             else "",
             f"Crosses above are the values that papers {those}: {sources}." if papers else "",
+            "Those in grey are of another model, start or size, as metrics/published.json says."
+            if grey
+            else "",
             words.AXES,
             wording.missing(results.statistics.gaps, results.study),
         ),
@@ -98,10 +102,11 @@ def _panel(
     if any((row["task"], row["kind"]) == (task, "reported") for row in above):
         rings = base.transform_filter("datum.kind == 'reported'").encode(x=x, color=colour)
         layers.append(rings.mark_point(shape="circle", size=40, strokeWidth=1.5, yOffset=-9))
-    if any((row["task"], row["kind"]) == (task, "published") for row in above):
-        crosses = base.transform_filter("datum.kind == 'published'").encode(x=x)
-        crosses = crosses.mark_point(shape=charts.SAW, size=60, strokeWidth=1.5, yOffset=-9)
-        layers.append(crosses.encode(stroke=alt.value("black")))
+    for kind, shade in (("unlike", "#999999"), ("published", "black")):
+        if any((row["task"], row["kind"]) == (task, kind) for row in above):
+            crosses = base.transform_filter(f"datum.kind == '{kind}'").encode(x=x)
+            crosses = crosses.mark_point(shape=charts.SAW, size=60, strokeWidth=1.5, yOffset=-9)
+            layers.append(crosses.encode(stroke=alt.value(shade)))
     width = charts.panel_width(columns, each=8)
     return alt.LayerChart(layer=layers, title=task, width=width, height={"step": 34})
 

@@ -1,7 +1,18 @@
 """The study's tables in the papers' form: Markdown for reading, LaTeX with booktabs for setting."""
 
-from peft_study.findings.results import Results
-from peft_study.findings.wording import GAP, MINUS, median_and_std, millions, percent
+import math
+from collections.abc import Sequence
+
+from peft_study.findings.results import PublishedRow, Results
+from peft_study.findings.wording import (
+    GAP,
+    MINUS,
+    REHEARSAL,
+    median_and_std,
+    millions,
+    number,
+    percent,
+)
 from peft_study.records import Record
 from peft_study.records.scores import CellStatistics, SweepRow
 from peft_study.records.study import StudyInfo
@@ -13,19 +24,30 @@ _LATEX |= {"±": r"$\pm$", GAP: "--", MINUS: "$-$"} | {sign: f"\\{sign}" for sig
 
 
 class Grid(Record):
-    """A table as shown: the first column names the rows, in LaTeX `formulas` if there are any."""
+    """A table as shown: the first column names the rows, in LaTeX `formulas` if there are any.
+
+    The last `words` columns hold words, those between numbers.
+    """
 
     head: list[str]
     rows: list[list[str]]
     formulas: tuple[str, ...] = ()
+    words: int = 0
 
 
-def papers_tables(results: Results) -> dict[str, str]:
-    """Return texts by file, `scores` and `sweep` if they have data: `.md`, `.tex` for booktabs."""
+def papers_tables(results: Results, rows: Sequence[PublishedRow]) -> dict[str, str]:
+    """Return texts by file, `.md` and `.tex` for booktabs, of the tables that have data.
+
+    These are `scores`, `sweep`, and `published`: the published numbers, ours and the difference.
+    """
     texts: dict[str, str] = {}
-    for name, grid in (("scores", scores(results)), ("sweep", sweep(results))):
+    opening = f"{REHEARSAL}.\n\n" if results.study.rehearsal else ""
+    grids = {"scores": scores(results), "sweep": sweep(results)}
+    grids["published"] = published(rows, results.study)
+    for name, grid in grids.items():
         if grid.rows:
-            texts |= {f"{name}.md": _markdown(grid), f"{name}.tex": _latex(grid)}
+            found = {".md": _markdown(grid), ".tex": _latex(grid)}
+            texts |= {name + suffix: opening + text for suffix, text in found.items()}
     return texts
 
 
@@ -72,6 +94,48 @@ def sweep(results: Results) -> Grid:
     return Grid([about, *(f"r = {rank}" for rank in ranks)], rows, tuple(formulas))
 
 
+def published(rows: Sequence[PublishedRow], study: StudyInfo) -> Grid:
+    """Return the published numbers beside ours, an unlike difference in brackets, with its note."""
+    shown = []
+    for row in rows:
+        if row.ours is not None:
+            of = f": {row.task} ({row.metric})" if row.task else f": {row.metric}"
+            setting = settings(row)
+            method = study.label(row.method).removesuffix(" (ours)")
+            name = f"{row.citation}{of}, {method}{f' ({setting})' if setting else ''}"
+            shown.append([name, *amounts(row), row.note or ""])
+    head = ["Published result", "Published", "Ours", "Difference", "Note"]
+    return Grid(head, shown, words=1)
+
+
+def settings(row: PublishedRow) -> str:
+    """Name the weights that LoRA adapts, and at which rank; "" where neither is printed."""
+    return ", ".join(filter(None, ("+".join(row.weights), f"r = {row.rank}" if row.rank else "")))
+
+
+def amounts(row: PublishedRow) -> list[str]:
+    """Show a published number, ours and the difference, fractions times 100, all else as it is."""
+    change = _amount(row.difference, row, sign="+")
+    return [
+        _amount(row.published, row, row.published_std),
+        _amount(row.ours, row, row.ours_std),
+        change if row.like or row.difference is None else f"({change})",
+    ]
+
+
+def _amount(
+    value: float | None, row: PublishedRow, std: float | None = None, sign: str = ""
+) -> str:
+    """Show one of a row's numbers; a fraction to as many decimals as are printed, one or two."""
+    if value is None:
+        return GAP
+    decimals = 1 if math.isclose(1000 * row.published, round(1000 * row.published)) else 2
+    fraction = (100, f"z.{decimals}f", f".{decimals}f")
+    scale, form, of_std = fraction if row.is_fraction else (1, ",.4g", ",.2g")
+    spread = "" if std is None else f" ± {scale * std:{of_std}}"
+    return number(scale * value, sign + form) + spread
+
+
 def score(cell: CellStatistics | SweepRow | None, judged: float | None = None) -> str:
     """Show a median and a standard deviation over seeds, times 100, and the median `judged`."""
     if cell is None:
@@ -109,7 +173,8 @@ def _tasks(results: Results) -> list[str]:
 
 
 def _markdown(grid: Grid) -> str:
-    rules = ["---", *("---:" for _ in grid.head[1:])]
+    numbers = len(grid.head) - 1 - grid.words
+    rules = ["---", *["---:"] * numbers, *["---"] * grid.words]
     rows = [[cell.replace("|", r"\|") for cell in row] for row in [grid.head, *grid.rows]]
     return "".join(f"| {' | '.join(row)} |\n" for row in [rows[0], rules, *rows[1:]])
 
@@ -120,6 +185,7 @@ def _latex(grid: Grid) -> str:
     names = grid.formulas or [row[0] for row in rows]
     rows = [[name, *row[1:]] for name, row in zip(names, rows, strict=True)]
     first, *others = (rf"{' & '.join(row)} \\" for row in (head, *rows))
-    begin = rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}"
+    columns = "l" + "r" * (len(head) - 1 - grid.words) + r"p{0.3\linewidth}" * grid.words
+    begin = rf"\begin{{tabular}}{{{columns}}}"
     lines = [begin, r"\toprule", first, r"\midrule", *others, r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines) + "\n"

@@ -16,6 +16,7 @@ from peft_study.findings.page import words
 from peft_study.findings.page.papers import papers_tables
 from peft_study.findings.page.tables import tables
 from peft_study.findings.results import Claim, FigureInfo, PublishedRow, Results
+from peft_study.findings.wording import marked
 
 HERE = Path(__file__).parent
 # With a word beside it: a verdict must not hang on a sign or a colour alone.
@@ -35,13 +36,14 @@ def render(
         source, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     script, rank = _script(), list(SYMBOLS).index
+    title = f"LoRA and full fine-tuning: the study “{results.study.study}”"
     return template.render(
         study=results.study,
+        title=marked(title, results.study),
         overview=words.overview(results.study),
         findings=words.findings(results, claims),
         claims=sorted(claims, key=lambda claim: rank(claim.verdict)),
         symbols=SYMBOLS,
-        citations=list(dict.fromkeys(row.citation for row in published)),
         figures=figures,
         specs=specs,
         energy=words.energy_words(results.profile),
@@ -58,11 +60,11 @@ def write_page(page: str, path: Path) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
-def write_tables(results: Results, folder: Path) -> None:
+def write_tables(results: Results, published: Sequence[PublishedRow], folder: Path) -> None:
     """Write the tables in the papers' form as all that `folder` holds."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name, table in papers_tables(results).items():
+    for name, table in papers_tables(results, published).items():
         (folder / name).write_text(table, encoding="utf-8")
 
 

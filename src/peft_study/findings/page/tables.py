@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from peft_study.findings import chance, wording
 from peft_study.findings.page import papers
@@ -11,7 +11,7 @@ from peft_study.findings.results import PublishedRow, Results
 from peft_study.findings.wording import GAP, MINUS, interval, percent, points, two_digits
 from peft_study.records import Record
 from peft_study.records.costs import IsoAccuracy, MemoryParts, Parity, Profile, Ratio, Recipe
-from peft_study.records.scores import Family
+from peft_study.records.scores import Family, Rows
 from peft_study.records.study import StudyInfo
 
 STATISTICS, PROFILE = "metrics/statistics.json", "metrics/profile.json"
@@ -22,6 +22,7 @@ FAMILIES: dict[Family, str] = {
     "implementations": "implementations of one method, over the tasks",
 }
 JUDGED = {"cross_fitted": "Cross-fitted mean", "last": "Mean"}
+ABOUT_PUBLISHED = ["Published result", "Model", "Method", "LoRA on", "Metric"]
 SPREAD = "median ± standard deviation over seeds"
 
 
@@ -48,12 +49,15 @@ def tables(results: Results, published: Sequence[PublishedRow]) -> dict[str, lis
             *(_differences(results, family, asked) for family, asked in FAMILIES.items()),
             *(make(results) for make in (_pairs, _overall, _cells, _sweep)),
         ],
-        "published": [_published(published, study)],
+        "published": [_published(published, study), _without(published, study)],
         "costs": costs + equal,
         "parity": [_counts(parity, study), _parity(parity, study)] if parity else [],
         "ran": [make(results) for make in (_machine, _data, _packages)],
     }
-    return {name: [table for table in section if table.rows] for name, section in found.items()}
+    return {
+        name: [replace(t, caption=wording.marked(t.caption, study)) for t in section if t.rows]
+        for name, section in found.items()
+    }
 
 
 def _scores(results: Results) -> Table:
@@ -62,10 +66,15 @@ def _scores(results: Results) -> Table:
     rows, sources = [*grid.rows, last] if grid.rows else [], [STATISTICS, "metrics/runs"]
     named = [(wording.cell_name(gap, results.study), gap.reason) for gap in results.statistics.gaps]
     gaps = [f"Gap: {name} has no results: {reason.rstrip('.')}." for name, reason in named]
+    own = [
+        f"By design: {method.label} is trained {words}."
+        for method in results.study.methods
+        if (words := wording.of_its_own(method))
+    ]
     note = "Trainable parameters without the head. "
     note += "Avg. is the mean of the tasks' medians, and absent where one is."
     caption = f"Scores times 100: {SPREAD}{papers.parentheses(results.study)}; {_seeds(results)}"
-    return Table("scores", caption, grid.head, rows, sources, notes=(*gaps, note))
+    return Table("scores", caption, grid.head, rows, sources, notes=(*gaps, *own, note))
 
 
 def _seeds(results: Results) -> str:
@@ -168,20 +177,32 @@ def _sweep(results: Results) -> Table:
 def _published(published: Sequence[PublishedRow], study: StudyInfo) -> Table:
     rows = []
     for row in published:
-        name = f"{row.source}, table {row.table}" + (f": {row.task}" if row.task else "")
-        method = study.label(row.method).removesuffix(" (ours)")
-        adapted = filter(None, ("+".join(row.weights), f"r = {row.rank}" if row.rank else ""))
-        about = [name, row.model, method, ", ".join(adapted) or GAP, row.metric]
-        theirs = _score(row.published, row.is_fraction, row.published_std)
-        ours = _score(row.ours, row.is_fraction, row.ours_std)
-        change = _score(row.difference, row.is_fraction, sign="+")
-        n = GAP if row.n is None else str(row.n)
-        rows.append([*about, theirs, ours, n, change, row.note or ""])
-    head = ["Published result", "Model", "Method", "LoRA on", "Metric", "Published", "Ours", "n"]
-    head += ["Difference", "Note"]
-    caption = "Published results beside ours: scores and coefficients of variation times 100"
-    source, words = ["metrics/published.json"], (1, 2, 3, 4, 9)
-    return Table("published", caption, head, rows, source, words)
+        if row.ours is not None:
+            n = GAP if row.n is None else str(row.n)
+            rows.append([*_about(row, study), *papers.amounts(row), n, row.note or ""])
+    head = [*ABOUT_PUBLISHED, "Published", "Ours", "Difference", "n", "Note"]
+    caption = "Published results beside ours: scores and percentages times 100"
+    note = "A difference in brackets is of unlike results, as its note says, and decides nothing."
+    sources, words = ["metrics/published.json"], (1, 2, 3, 4, 9)
+    return Table("published", caption, head, rows, sources, words, (note,))
+
+
+def _without(published: Sequence[PublishedRow], study: StudyInfo) -> Table:
+    rows = [
+        [*_about(row, study), papers.amounts(row)[0], row.note or ""]
+        for row in published
+        if row.ours is None
+    ]
+    head = [*ABOUT_PUBLISHED, "Published", "Why there is nothing of ours"]
+    caption = "Published results of the same tables without a counterpart here"
+    sources, words = ["metrics/published.json"], (1, 2, 3, 4, 6)
+    return Table("published-alone", caption, head, rows, sources, words)
+
+
+def _about(row: PublishedRow, study: StudyInfo) -> list[str]:
+    name = row.citation + (f": {row.task}" if row.task else "")
+    method = study.label(row.method).removesuffix(" (ours)")
+    return [name, row.model, method, papers.settings(row) or GAP, row.metric]
 
 
 def _steps(profile: Profile, study: StudyInfo) -> Table:
@@ -295,9 +316,12 @@ def _machine(results: Results) -> Table:
 
 
 def _data(results: Results) -> Table:
+    used: dict[str, dict[str, Rows]] = {}
+    for (_, task), cell in results.cells.items():
+        used.setdefault(task, {}).update(cell.data)  # a method may have seeds of its own
     rows = [
         [f"{task}: {split}", f"{rows.rows:,}", rows.sha256_of_ids]
-        for task, splits in {task: cell.data for (_, task), cell in results.cells.items()}.items()
+        for task, splits in used.items()
         for split, rows in splits.items()
     ]
     head = ["Split", "Rows", "SHA-256 of their ids"]
@@ -321,15 +345,6 @@ def _setting(recipe: Recipe, study: StudyInfo) -> str:
 
 def _ratio(ratio: Ratio) -> list[str]:
     return [two_digits(ratio.median), interval(ratio.low, ratio.high, two_digits)]
-
-
-def _score(value: float | None, is_fraction: bool, std: float | None = None, sign: str = "") -> str:
-    """Show a score times 100, or what is no fraction as it is."""
-    if value is None:
-        return GAP
-    scale, form, of_std = (100, "z.1f", ".1f") if is_fraction else (1, ",.4g", ",.2g")
-    spread = "" if std is None else f" ± {scale * std:{of_std}}"
-    return wording.number(scale * value, sign + form) + spread
 
 
 def _median(values: Iterable[float | None]) -> str:

@@ -14,6 +14,7 @@ from peft_study.findings.wording import (
     interval,
     megabytes,
     needed,
+    of_its_own,
     percent,
     points,
     unlearned_words,
@@ -53,7 +54,7 @@ def conclusion(difference: Difference, study: StudyInfo) -> tuple[str, str]:
         have = "has" if len(difference.unlearned) == 1 else "have"
         return "unlearned", f"decides nothing: {names} {have} not learned; {TRY}"
     if difference.low is None or difference.high is None or difference.mean is None:
-        return "undecided", "undecided: there is no interval without a second seed"
+        return "undecided", "undecided: there is no interval without two seeds that both have"
     apart = ("better" if difference.mean > 0 else "worse") if difference.differs else ""
     if difference.equivalent:
         return "equivalent", f"equivalent within {margin}{', though not zero' if apart else ''}"
@@ -71,6 +72,8 @@ def settles(difference: Difference) -> str:
         return "learning"
     if difference.equivalent or difference.differs:
         return GAP
+    if difference.chance is None:
+        return "two seeds that both have"
     words = needed(difference.seeds_needed, difference.rows_needed)
     return words.lower() or "only more of both, seeds and rows"
 
@@ -88,7 +91,8 @@ def overview(study: StudyInfo) -> dict[str, str]:
     }
     for method in study.methods:
         everything = "all weights are trained" if method.family == "full" else ""
-        found[method.label] = everything or _settings(method.settings)
+        about = everything or _settings(method.settings), of_its_own(method)
+        found[method.label] = "; ".join(filter(None, about))
     if init.mode != "none" and init.tasks:
         start = f"{', '.join(init.tasks)} start from {init.task}: {STARTS[init.mode]}"
         found["Intermediate task"] = start
@@ -128,14 +132,22 @@ def _match(results: Results, lora: MethodInfo | None, full: MethodInfo | None) -
     if lora is None or full is None:
         missing = "Full fine-tuning" if lora else "LoRA"
         return [f"{missing} is not part of the study, so the two are not compared."]
-    tasks = results.study.tasks
     rows = {row.task: row for row in results.main_differences_of(lora.name, full.name)}
     sentences: list[str] = []
     verdicts: dict[str, list[str]] = {verdict: [] for verdict in SAID}
-    for task in tasks:
+    tasks = []
+    for task in results.study.tasks:
+        absent = [m.label for m in (lora, full) if not results.study.trains(m.name, task.name)]
+        if absent:
+            sentences.append(
+                f"{task.name}: not compared, by design without {' and '.join(absent)}."
+            )
+            continue
+        tasks.append(task)
         row = rows.get(task.name)
         if row is None or row.mean is None:
-            sentences.append(f"{task.name}: not compared, because results are missing.")
+            why = "because results are missing" if row is None else "for want of a seed of both"
+            sentences.append(f"{task.name}: not compared, {why}.")
             continue
         verdict, words = conclusion(row, results.study)
         verdicts[verdict].append(task.name)

@@ -1,0 +1,166 @@
+"""The published studies: nothing of them is left to the default study, and their comments hold."""
+
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from conftest import ROOT
+from peft_study import configure, presets
+from peft_study.data.sources.hub import DATASETS
+from peft_study.encoders.architectures import ARCHITECTURES
+from peft_study.errors import StudyError
+from peft_study.run_config import Encoder
+
+NAMES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
+PUBLISHED = [name for name in NAMES if name not in ("opinions", "minilm_glue")]
+# Another value than the default study's for everything that decides what runs do and cost.
+OTHERWISE: dict[str, Any] = {
+    "model.name": "another",
+    "model.revision": "0" * 40,
+    "model.max_length": 99,
+    "data.source": "files",
+    "data.folder": "elsewhere",
+    "data.split_seed": 99,
+    "data.resample": "per_seed",
+    "seeds": [99],
+    "methods": ["loralib_lora"],
+    "only": {"lora": {"seeds": [99]}},
+    "mnli_init.mode": "full_ft",
+    "mnli_init.task": "snli",
+    "mnli_init.tasks": ["qnli"],
+    "mnli_init.head": "kept",
+    "mnli_init.train_rows": 99,
+    "mnli_init.validation_rows": 99,
+    "mnli_init.epochs": 99,
+    "mnli_init.seed": 99,
+    "sweep.alpha": 99,
+    "sweep.ranks": [99],
+    "sweep.weights": ["output"],
+    "train.epochs": 99,
+    "train.batch_size": 99,
+    "train.gradient_accumulation_steps": 99,
+    "train.schedule": "constant",
+    "train.warmup_ratio": 0.99,
+    "train.weight_decay": 0.99,
+    "train.adam_beta2": 0.99,
+    "train.adam_epsilon": 0.99,
+    "train.max_grad_norm": 0.99,
+    "train.evaluations_per_epoch": 99,
+    "train.head": "frozen",
+    "train.report": "last",
+    "train.device": "cuda",
+    "train.precision": "bfloat16",
+    "lora.r": 99,
+    "lora.alpha": 99,
+    "lora.dropout": 0.99,
+    "lora.targets": ["output"],
+    "lora.init_std": 0.99,
+    "lora.learning_rate": 0.99,
+    "adapter_h.bottleneck": 99,
+    "adapter_h.activation": "tanh",
+    "adapter_h.learning_rate": 0.99,
+    "full_ft.learning_rate": 0.99,
+    "full_ft.save_weights": True,
+}
+# What is told of costs, how findings are drawn, and where runs are run; tasks are the study's own,
+# and files of one's own are refused beside the hub's.
+OF_THE_DEFAULT = (
+    *("study", "profile.", "analysis.", "runner.", "tasks.", "sweep.task"),
+    "mnli_init.files",
+)
+
+
+# Studies whose rate stays, the share of their steps in which it rises, and the steps of a run.
+CONSTANT = [
+    ("keyquery_mrpc", 0.0043, 10 * math.ceil(3_667 / 32)),
+    ("keyquery_rte", 0.0064, 10 * math.ceil(2_490 / 32)),
+    ("keyquery_deberta", 0.00039, 3 * math.ceil(67_344 / 16)),
+]
+
+
+def _parse(text: str) -> Any:
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def _source(name: str) -> str:
+    return (ROOT / f"studies/{name}.yaml").read_text("utf-8")
+
+
+def _leaves(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings by their dotted keys; {} is one."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def test_every_training_parameter_of_the_default_study_is_told_apart() -> None:
+    """A new one needs another value here, and is then asked of every published study."""
+    default = dict(_leaves(_parse(_source("opinions"))))
+    mine = {key: value for key, value in default.items() if not key.startswith(OF_THE_DEFAULT)}
+    assert set(OTHERWISE) == set(mine)
+    assert [key for key in mine if OTHERWISE[key] == mine[key]] == []
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_nothing_of_a_published_study_is_left_to_the_default_study(
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    set_key: Callable[[dict[str, Any], str, Any], None],
+) -> None:
+    """Retuning the default study changes no reproduction."""
+    shutil.copytree(ROOT / "studies", tmp_path / "studies")
+    shutil.copy(ROOT / "requirements.lock", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    default = _source("opinions")
+
+    def resolved(*changed: str) -> dict[str, object]:
+        """Return what the stages are asked to do over a default study that is changed there."""
+        values = _parse(default)
+        for key in changed:
+            set_key(values, key, OTHERWISE[key])
+        with Path("studies/opinions.yaml").open("w", encoding="utf-8") as file:
+            YAML(typ="safe", pure=True).dump(values, file)
+        study = presets.load(name)
+        model = study.model.name, study.model.revision, None, ARCHITECTURES["roberta"]
+        found = configure.resolve(study, Encoder(*model))
+        return {key: asked for key, asked in found.items() if key != "report"}
+
+    def differs(*changed: str) -> bool:
+        try:
+            return resolved(*changed) != expected
+        except StudyError:  # what is left to the default does not fit the study
+            return True
+
+    expected = resolved()
+    leaking = [key for key in OTHERWISE if differs(key)] if differs(*OTHERWISE) else []
+    assert leaking == []
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_comment_says_how_many_rows_are_dropped(name: str) -> None:
+    header = _source(name).partition("\nstudy: ")[0].replace("\n#  ", "")
+    spelt = {"mrpc": "MRPC", "cola": "CoLA", "sst2": "SST-2", "stsb": "STS-B", "rte": "RTE"}
+    for task in presets.load(name).tasks:
+        dropped = DATASETS[task].dropped
+        said = "not counted" if dropped is None else f"{spelt[task]} {dropped or 'none'}"
+        assert "Training rows that are held out too are dropped" in header
+        assert said in header
+
+
+@pytest.mark.parametrize(("name", "warmup", "steps"), CONSTANT)
+def test_a_constant_rate_is_reached_in_five_steps(name: str, warmup: float, steps: int) -> None:
+    study = presets.load(name)
+    (task,) = study.tasks.values()
+    hyper = study.hyperparameters("full_ft", task)
+    size = presets.describe(study)
+    assert (hyper.schedule, hyper.warmup_ratio) == ("constant", warmup)
+    assert size["steps"] == size["runs"] * steps
+    assert math.ceil(warmup * steps) == 5
