@@ -128,7 +128,7 @@ def test_lines_of_glue_that_end_in_cr_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.tsv", TSV), ("a.csv", CSV), ("a.jsonl", JSONL)])
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", "\r\r\n"])
 @pytest.mark.parametrize("last", [True, False])
 def test_other_line_ends_change_no_row(
     tmp_path: Path, name: str, content: str, end: str, last: bool

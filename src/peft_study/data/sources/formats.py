@@ -97,7 +97,7 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise StudyError(f"{path} line {line}: is not UTF-8 text; save it as UTF-8") from None
-    if text.count("\n") <= 1 and re.search("\r(?!\n)", text.rstrip("\r\n")):
+    if text.count("\n") <= 1 and re.search("\r[^\r\n]", text):
         raise StudyError(f"{path}: its lines end in CR alone; let them end in LF or CRLF")
     return text
 
