@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import ROOT
 from peft_study.configure import configure, pinned
 from peft_study.errors import StudyError
 from peft_study.presets import describe
 from peft_study.run_config import AdapterHSettings, LoraSettings
-from peft_study.study import Study, check_study, load_study
+from peft_study.study import Study, check_study
 
 Params = dict[str, Any]
 
@@ -47,10 +46,16 @@ def parts(study: Study) -> dict[str, Any]:
     return found | intermediate | {"prepare/starters": prepared.starters}
 
 
-@pytest.fixture(scope="module")
-def before() -> dict[str, Any]:
-    """Return what the stages of the default study are asked to do."""
-    return parts(load_study(ROOT / "params.yaml"))
+@pytest.fixture
+def params(params: Params) -> Params:
+    """Return the default study's parameters, all methods on all tasks."""
+    return params | {"only": {}}
+
+
+@pytest.fixture
+def before(params: Params) -> dict[str, Any]:
+    """Return what the stages of that study are asked to do."""
+    return parts(check_study(params))
 
 
 @pytest.mark.parametrize(

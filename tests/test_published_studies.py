@@ -92,9 +92,9 @@ def _source(name: str) -> str:
 
 
 def _leaves(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested mappings by their dotted keys; {} is one."""
+    """Yield the values of nested mappings by their dotted keys; that of `only` is whole."""
     for key, value in values.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and key != "only":
             yield from _leaves(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", value

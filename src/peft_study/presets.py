@@ -208,9 +208,8 @@ def _header(text: str) -> str:
 def _set(target: Any, wanted: dict[str, Any], changes: Any) -> None:
     """Give `target`, which has comments, the values `wanted`, in the style of `changes`."""
     for key, value in wanted.items():
-        if key in ("tasks", "only") and isinstance(value, dict):
-            target[key] = changes.get(key, target[key])
-        elif isinstance(value, dict) and isinstance(target.get(key), dict):
+        whole = key in ("tasks", "only")  # one study's replace another's
+        if not whole and isinstance(value, dict) and isinstance(target.get(key), dict):
             _set(target[key], value, changes.get(key) or {})
         elif key not in target or target[key] != value:
             target[key] = changes.get(key, value)
