@@ -314,35 +314,6 @@ def test_listing_has_every_study() -> None:
     assert "  runs     15; optimiser steps: about 1,104,480" in lines
 
 
-# The adapters' parameters that the studies' comments compute: layers x adapted weights or adapters.
-COUNTS = [
-    ("hu_table2_roberta_base", 12, 768, "294,912"),
-    ("hu_table2_roberta_large", 24, 1024, "786,432"),
-    ("chu_table1", 12, 768, "294,912"),
-    ("tiny_table2", 12, 768, "294,912"),
-    ("keyquery_sst2", 12, 768, "294,912"),
-    ("keyquery_deberta", 24, 1536, "1,179,648"),
-    ("liu_comparison", 24, 1024, "589,824"),
-]
-
-
-@pytest.mark.parametrize(("name", "layers", "width", "count"), COUNTS)
-def test_lora_has_the_parameters_that_the_comment_says(
-    name: str, layers: int, width: int, count: str
-) -> None:
-    lora = studies.load(name).lora
-    assert f"{layers * len(lora.targets) * 2 * width * lora.r:,}" == count
-    assert count in studies.render(name)
-
-
-@pytest.mark.parametrize(("bottleneck", "count"), [(8, "835,968"), (64, "6,343,680")])
-def test_adapter_h_has_the_parameters_that_the_comment_says(bottleneck: int, count: str) -> None:
-    name = f"hu_table2_restricted_bottleneck_{bottleneck}"
-    size = studies.load(name).adapter_h.bottleneck
-    assert f"{2 * 24 * (2 * 1024 * size + size + 1024):,}" == count
-    assert count in studies.render(name)
-
-
 @pytest.mark.parametrize("model", ["roberta-base", "roberta-large"])
 def test_table_2_has_the_hyperparameters_of_the_authors_scripts(model: str) -> None:
     if not SCRIPTS.is_file():

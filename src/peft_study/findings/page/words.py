@@ -146,7 +146,7 @@ def _match(results: Results, lora: MethodInfo | None, full: MethodInfo | None) -
         tasks.append(task)
         row = rows.get(task.name)
         if row is None or row.mean is None:
-            why = "because results are missing" if row is None else "for want of a seed of both"
+            why = "for want of a seed that both have" if row else "because results are missing"
             sentences.append(f"{task.name}: not compared, {why}.")
             continue
         verdict, words = conclusion(row, results.study)
