@@ -6,7 +6,8 @@ export PATH := $(BIN):$(PATH)
 # keeps it for those after it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study studies use check rehearse report experiments why compare quick test env readme clean-store
+.PHONY: study studies use check rehearse report experiments why compare quick test nightly env readme \
+	clean-store
 
 ## study: create the environment and run the study of params.yaml
 study: env check
@@ -57,6 +58,10 @@ test: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses auto
+
+## nightly: as test, but each fuzzing test draws 5,000 inputs anew
+nightly: export FUZZ_EXAMPLES := 5000
+nightly: test
 
 ## env: create .venv from the pinned versions, if they changed
 env: $(VENV)/installed

@@ -17,7 +17,9 @@ def main() -> None:
         shared = summary.get("mean_overlap_of_draws")
         draws = "" if shared is None else f"; two seeds' own draws share {shared:.0%} of their rows"
         wrote = f"wrote {rows} rows to {folder}/ ({dropped} dropped)"
-        print(f"prepare {summary['task']}: {wrote}{draws}")
+        unknown = sum(summary.get("unknown_to_tokeniser", {}).values())
+        signs = f"; {unknown} hold only signs that the tokeniser does not know" if unknown else ""
+        print(f"prepare {summary['task']}: {wrote}{draws}{signs}")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 import copy
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import hypothesis
@@ -39,10 +40,45 @@ from peft_study.run_config import (
     Settings,
 )
 
+T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 # A loaded machine is no mistake.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
+# For tests that throw at a reader whatever people's files may hold. `make test` draws the same 200
+# inputs every time, so that a failure is the change's; `make nightly` draws 5,000 new ones.
+FUZZ = hypothesis.settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "200")),
+    derandomize="FUZZ_EXAMPLES" not in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+
+
+class Hang(BaseException):
+    """A call that does not end; no handler of errors takes it for one of its own."""
+
+
+def outcome(call: Callable[[], T], seconds: int = 60) -> T | StudyError:
+    """Return what a call returns, or the StudyError it raises, which must be one short line.
+
+    Anything else that it raises is a traceback for a user, and fails the test; so does a hang.
+    """
+
+    def hangs(*_: object) -> None:
+        raise Hang(f"{call} has not ended after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(seconds)
+    try:
+        return call()
+    except StudyError as error:
+        refusal = error
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(str(refusal).splitlines()) == 1, refusal
+    assert len(str(refusal)) < 2000, refusal
+    return refusal
 
 
 def pytest_xdist_auto_num_workers() -> int:

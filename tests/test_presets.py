@@ -197,21 +197,76 @@ def test_unknown_study_is_one_line(name: str, close: str | None, function: Any) 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("study: [broken", ""),
-        ("study: broken\nlora:\n  rank: 3\n", "lora.rank: unknown key"),
+        ("study: [broken", " line 1: not valid YAML: "),
+        ("study: broken\nstudy: twice\n", " line 2: not valid YAML: "),
+        ("", ": must hold a mapping"),
+        ("study: broken\nlora:\n  rank: 3\n", ": lora.rank: unknown key"),
         ("study: broken\nlora: 3\n", ""),
         ("study: broken\nprofile: 3\n", ""),
-        ("study: broken\nprofile:\n  ranks: 3\n", "profile.ranks: got 3"),
-        ("study: broken\ntasks: {}\n", "tasks: got {}"),
-        ("study: broken\ntasks:\n  mrcp:\n", "tasks"),
+        ("study: broken\nprofile:\n  ranks: 3\n", ": profile.ranks: got 3"),
+        ("study: broken\ntasks: {}\n", ": tasks: got {}"),
+        ("study: broken\ntasks:\n  mrcp:\n", ": tasks"),
     ],
 )
 def test_broken_study_is_one_line(repository: Path, text: str, named: str) -> None:
     (repository / "studies/broken.yaml").write_text(text)
     with pytest.raises(StudyError) as caught:
         studies.load("broken")
-    assert str(caught.value).startswith(f"studies/broken.yaml: {named}")
+    assert str(caught.value).startswith(f"studies/broken.yaml{named}")
     assert "\n" not in str(caught.value)
+
+
+# What YAML 1.1 reads otherwise: words, octal numbers, sixagesimal numbers, a plain sign.
+WORDS = [
+    ("[no, yes]", ["no", "yes"]),
+    ("[on, off]", ["on", "off"]),
+    ("[y, n]", ["y", "n"]),
+    ("[NO, SE]", ["NO", "SE"]),
+    ('["010", 1:30]', ["010", "1:30"]),
+]
+
+
+@pytest.mark.parametrize(("text", "labels"), WORDS)
+def test_a_study_is_read_as_params_yaml_is(repository: Path, text: str, labels: list[str]) -> None:
+    files = "{train: a.tsv, validation: b.tsv, texts: [text], label: label, labels: "
+    (repository / "studies/own.yaml").write_text(
+        "study: own\ndata: {source: files, folder: here}\n"
+        f"tasks:\n  mine:\n    files: {files}{text}}}\n"
+        "    learning_rate: 1e-4\n"
+        "mnli_init: {mode: none, tasks: []}\n"
+    )
+    study = studies.load("own")
+    assert study.tasks["mine"].files is not None
+    assert study.tasks["mine"].files.labels == labels
+    studies.use("own")
+    assert load_study(repository / "params.yaml") == study
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("text\tanswer\na\tyes\n", "own.tsv line 1: column 'label' is missing"),
+        ("text\tlabel\na\tmaybe\n", "own.tsv line 2: unknown label 'maybe'"),
+        ("text\tlabel\ra\tyes\r", "own.tsv: its lines end in CR alone"),
+        ("text\tlabel\na\tnan\nb\tno\n", None),
+    ],
+)
+def test_a_check_looks_at_tables_though_the_model_is_not_at_hand(
+    repository: Path, table: str, says: str | None
+) -> None:
+    (repository / "own.tsv").write_text(table, newline="")
+    (repository / "studies/own.yaml").write_text(
+        f"study: own\nmodel: {{name: no/such-model, revision: {'a' * 40}}}\n"
+        "data: {source: files, folder: .}\nmnli_init: {mode: none, tasks: []}\n"
+        "tasks:\n  mine:\n    files: {train: own.tsv, validation: own.tsv, texts: [text], "
+        "label: label, labels: [no, yes]}\n"
+    )
+    if says is None:
+        question = "model no/such-model is neither a folder nor in the hub's cache"
+        assert studies.check("own") == [question]
+        return
+    with pytest.raises(StudyError, match=re.escape(says)):
+        studies.check("own")
 
 
 def test_use_writes_a_study(repository: Path) -> None:

@@ -77,7 +77,11 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("model.name", "some/model", ("model.revision: is empty", "some/model", "40 hexadecimal")),
     ("tasks.tweet_rating.max_length", 7, ("got 7", "greater than or equal to 8")),
     ("tasks.tweet_rating.files", FILES | {"texts": []}, ("texts: got []", "at least 1 item")),
-    ("tasks.tweet_rating.files", FILES | {"sep": ","}, ("sep: unknown key", "known: label")),
+    (
+        "tasks.tweet_rating.files",
+        FILES | {"sep": ","},
+        ("sep: unknown key", "known: columns, label"),
+    ),
     ("tasks.tweet_rating.files", FILES, ("data.source is 'opinions'; must be 'files'",)),
     ("sweep.ranks", [8], ("only one has items; name both",)),
     ("mnli_init.task", "editorial_polarity", ("mnli_init.tasks", "is the intermediate task")),
@@ -233,6 +237,77 @@ def test_a_task_of_ones_own_is_defined_by_its_files(params: Params) -> None:
     params["tasks"]["my-task"] = {"files": FILES}
     with pytest.raises(StudyError, match=r"tasks\.my-task: got 'my-task'; must be lower-case"):
         check_study(params)
+
+
+def one_task(params: Params, files: dict[str, Any], name: str = "mine") -> Params:
+    """Return parameters of a study of one task in files of one's own."""
+    params["data"] |= {"source": "files", "folder": "somewhere"}
+    params["mnli_init"] |= {"mode": "none", "tasks": []}
+    params["tasks"] = {name: {"files": FILES | files}}
+    params["sweep"]["task"] = params["profile"]["task"] = name
+    return params
+
+
+TWO = {"labels": ["no", "yes"]}
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        # A label that is a text makes every task trivial.
+        ({"label": "text"}, ["label: got 'text', which is a text too"]),
+        ({"texts": ["a", "b"], "label": "b"}, ["label: got 'b', which is a text too"]),
+        ({"texts": [2, 3], "label": 3}, ["label: got 3, which is a text too"]),
+        ({"texts": ["n\u00e9"], "label": "ne\u0301"}, ["which is a text too"]),
+        ({"texts": [" text"]} | {"label": "text"}, ["which is a text too"]),
+        ({"texts": ["a", 2], "label": 3}, ["texts, label: got ['a', 2, 3]; must be all names, or"]),
+        ({"texts": [1], "label": "label"}, ["got [1, 'label']; must be all names, or all numbers"]),
+        ({"texts": [1], "label": 2, "columns": ["a", "b"]}, ["columns: must be left out where"]),
+        ({"columns": ["txt", "label"]}, ["columns: have no 'text'; did you mean 'txt'?"]),
+        ({"columns": ["text", "label", "text"]}, ["columns: 'text' is repeated"]),
+        ({"texts": [0], "label": 1}, ["texts.0: got 0; must be a valid string or greater than or"]),
+        ({"texts": [2, 2], "label": 1}, ["texts: '2' is repeated"]),
+        ({"labels": ["n\u00e9", "ne\u0301"]}, ["labels: 'n\u00e9' is repeated"]),
+        ({"labels": ["yes", " yes"]}, ["labels: 'yes' is repeated"]),
+        ({"labels": ["yes", " "]}, ["labels: got ' '; must not be blank"]),
+        ({"labels": ["yes", "\u200b"]}, ["labels: got '\\u200b'; must not be blank"]),
+    ],
+)
+@pytest.mark.parametrize("intermediate", [False, True])
+def test_columns_and_labels_that_contradict_one_another(
+    params: Params, files: dict[str, Any], says: list[str], intermediate: bool
+) -> None:
+    values = one_task(params, TWO if intermediate else TWO | files)
+    if intermediate:
+        values["mnli_init"]["files"] = FILES | TWO | files
+    with pytest.raises(StudyError) as caught:
+        check_study(values)
+    message = str(caught.value)
+    assert "\n" not in message
+    key = "mnli_init" if intermediate else "tasks.mine"
+    assert message.startswith(f"params.yaml: {key}.files.")
+    assert all(part in message for part in says)
+
+
+def test_columns_by_number_or_by_names_of_ones_own(params: Params) -> None:
+    for files in (
+        {"texts": [2, 3], "label": 1},
+        {"texts": ["b", "c"], "label": "a", "columns": ["a", "b", "c"]},
+    ):
+        study = check_study(one_task(params, TWO | files))
+        assert len(study.task_definition("mine", study.tasks["mine"]).texts) == 2
+
+
+@pytest.mark.parametrize(("letters", "allowed"), [(100, True), (101, False), (245, False)])
+def test_a_name_of_a_task_must_fit_names_of_files(
+    params: Params, letters: int, allowed: bool
+) -> None:
+    values = one_task(params, TWO, "a" * letters)
+    if allowed:
+        assert list(check_study(values).tasks) == ["a" * letters]
+        return
+    with pytest.raises(StudyError, match="must be lower-case letters, digits and '_', at most 100"):
+        check_study(values)
 
 
 def test_command_exits_with_2_and_writes_nothing(tmp_path: Path) -> None:

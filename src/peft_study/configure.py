@@ -144,6 +144,13 @@ def check_against_model(study: Study) -> None:
             raise StudyError(f"params.yaml: {key}: got {value}; must be {allowed}")
 
 
+def locate(study: Study, name: str, task: TaskParams) -> dict[str, object]:
+    """Return what decides the rows of a task. Raises StudyError as its source's `locate`."""
+    files = task.files.model_dump() if task.files else None
+    source, definition = load_source(study.data.source), study.task_definition(name, task)
+    return source.locate(name, definition, study.data.folder, files)
+
+
 def check_device(study: Study) -> None:
     """Raise StudyError if this machine lacks `train.device`, unless runs are trained on others."""
     device = study.train.device
@@ -183,14 +190,13 @@ class _Resolver(Record):
     def _prepare(
         self, key: str, name: str, task: TaskParams, seeds: tuple[int, ...] = ()
     ) -> PrepareConfig:
-        data, definition = self.study.data, self.study.task_definition(name, task)
-        files = task.files.model_dump() if task.files else None
+        data = self.study.data
         return PrepareConfig(
             key=key,
             task=name,
-            definition=definition,
+            definition=self.study.task_definition(name, task),
             source=data.source,
-            location=load_source(data.source).locate(name, definition, data.folder, files),
+            location=locate(self.study, name, task),
             split_seed=data.split_seed,
             train_rows=task.train_rows,
             validation_rows=task.validation_rows,

@@ -3,7 +3,8 @@
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class StudyError(Exception):
@@ -21,6 +22,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def first_line(error: Exception) -> str:
     """Return the first line of a library's error, or the error's kind where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def system_errors(where: object) -> Iterator[None]:
+    """Turn what the system says of a file that cannot be read or written into a StudyError.
+
+    `where` is named where the system names no file.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StudyError(
+            f"{error.filename or where}: {error.strerror or first_line(error)}"
+        ) from None
 
 
 def run_command(command: Callable[[], None]) -> None:

@@ -10,19 +10,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
-from yaml import YAMLError
 
-from peft_study.configure import check_against_model, configure
+from peft_study.configure import check_against_model, configure, locate
 from peft_study.data.sources.hub import DATASETS
 from peft_study.encoders.pretrained import in_hub_cache, is_hub_id
 from peft_study.errors import StudyError, nearest, run_command
 from peft_study.files import replacing
 from peft_study.records import Record
-from peft_study.study import Study, TaskParams, check_study, load_study
+from peft_study.study import Study, TaskParams, check_study, load_study, read_yaml
 
 FOLDER, PARAMS, BASE = Path("studies"), Path("params.yaml"), "opinions"
 
@@ -52,18 +49,28 @@ def values(name: str) -> dict[str, Any]:
     """
     if name not in names():
         raise StudyError(f"STUDY: got '{name}'; {nearest(name, names())}")
-    try:
-        loaded: list[Any] = [OmegaConf.load(FOLDER / f"{study}.yaml") for study in (BASE, name)]
-        base, overlay = loaded
-        if "tasks" in overlay:
-            base.pop("tasks")
-        base.only = {}
-        merged: Any = OmegaConf.to_container(OmegaConf.merge(base, overlay))
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise StudyError(f"studies/{name}.yaml: {str(error).splitlines()[0]}") from None
-    if name != BASE:
-        _fill(merged, overlay)
-    return dict(merged)
+    base, overlay = map(_read, (BASE, name))
+    if name == BASE:
+        return base
+    base["only"] = {}
+    if "tasks" in overlay:
+        base.pop("tasks")
+    merged = _merged(base, overlay)
+    _fill(merged, overlay)
+    return merged
+
+
+def _read(name: str) -> dict[str, Any]:
+    found = read_yaml(path := FOLDER / f"{name}.yaml")
+    if not isinstance(found, dict):
+        raise StudyError(f"{path}: must hold a mapping of parameters, got {found!r}")
+    return found
+
+
+def _merged(base: Any, overlay: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(overlay, dict)):
+        return overlay
+    return base | {key: _merged(base.get(key), value) for key, value in overlay.items()}
 
 
 def _fill(merged: Any, overlay: Any) -> None:
@@ -123,7 +130,8 @@ def use(name: str) -> None:
 def check(name: str) -> list[str]:
     """Check a study without training, and without a network; return what could not be checked.
 
-    Raises as `load`, and StudyError if the model is at hand and does not fit the parameters.
+    Raises as `load`, and StudyError if the model or the data are at hand and do not fit the
+    parameters.
     """
     study, open_questions = load(name), []
     model, data = study.model, study.data
@@ -137,6 +145,10 @@ def check(name: str) -> list[str]:
         open_questions.append(f"data.folder '{data.folder}' is not there yet")
     elif not open_questions:
         configure(study)
+    else:
+        init = {study.mnli_init.task: study.mnli_init} if study.starters else {}
+        for task, params in (study.tasks | init).items():
+            locate(study, task, params)
     return open_questions
 
 

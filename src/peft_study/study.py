@@ -4,17 +4,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from peft_study.data.tasks import TASKS, Task, classification_metrics
+from peft_study.data.texts import canonical
 from peft_study.encoders.architectures import Weight
 from peft_study.errors import StudyError, nearest
 from peft_study.methods import METHODS
 from peft_study.mistakes import REVISION, STUDY, explain
+from peft_study.own_files import FilesParams, Name
 from peft_study.run_config import (
     AdapterHSettings,
     Device,
@@ -27,7 +29,7 @@ from peft_study.run_config import (
 )
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+LONGEST_TASK = 100  # letters; it is part of names of files, of which systems allow 255 bytes
 MaxLength = Annotated[int, Field(ge=8, le=512)]
 
 
@@ -63,16 +65,6 @@ class DataParams(_Block):
     folder: Name | None = None
     split_seed: Seed
     resample: Literal["none", "per_seed"] = "none"
-
-
-class FilesParams(_Block):
-    """`tasks.<name>.files`: a task in files of one's own, and what its columns are called."""
-
-    train: Name
-    validation: Name
-    texts: Annotated[list[Name], Field(min_length=1, max_length=2)]
-    label: Name
-    labels: Annotated[list[Name], Field(min_length=2)] | None = None
 
 
 class LoraParams(Overrides):
@@ -249,7 +241,7 @@ class Study(_Block):
         known, files = TASKS.get(name), params.files
         if files is None:
             return TASKS[name]
-        texts = tuple(files.texts)
+        texts = tuple(map(str, files.texts))
         labels = tuple(files.labels) if files.labels else known.labels if known else None
         if known and len(known.labels or ()) == len(labels or ()):
             return replace(known, texts=texts, labels=labels, parts=())
@@ -285,10 +277,19 @@ class Study(_Block):
 def load_study(path: Path = Path("params.yaml")) -> Study:
     """Read and check the parameters of a study.
 
-    Raises StudyError, with a line for each mistake: the key, the value and what is allowed.
+    Raises StudyError, with a line for each mistake: the key, the value and what is allowed; or as
+    `read_yaml`.
+    """
+    return check_study(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a file as YAML 1.2, in which `no` and `on` are words.
+
+    Raises StudyError, with the line, if it is not there or no valid YAML.
     """
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(f"{path}: no such file; run from the top of the repository") from None
     except UnicodeDecodeError as error:
@@ -300,7 +301,6 @@ def load_study(path: Path = Path("params.yaml")) -> Study:
         raise StudyError(f"{path}{line}: not valid YAML: {problem.splitlines()[0]}") from None
     except (ValueError, RecursionError, OSError) as error:
         raise StudyError(f"{path}: cannot be read: {error}") from None
-    return check_study(values, str(path))
 
 
 def check_study(values: object, origin: str = "params.yaml") -> Study:
@@ -347,9 +347,9 @@ def _cross_checks(study: Study) -> list[str]:
         ("sweep.weights", ["+".join(sorted(w.split("+"))) for w in sweep.weights]),
         *((f"sweep.weights.{w}", w.split("+")) for w in sweep.weights),
         *(
-            (f"{key}.files.{part}", getattr(task.files, part) or [])
+            (f"{key}.files.{part}", list(map(canonical, getattr(task.files, part) or [])))
             for key, _, task in tasks
-            for part in (("labels", "texts") if task.files else ())
+            for part in (("columns", "labels", "texts") if task.files else ())
         ),
     )
     for key, items in lists:
@@ -367,10 +367,14 @@ def _cross_checks(study: Study) -> list[str]:
             "of one rank and set of weights; a sweep starts from the encoder, so take it out there"
         )
     for key, name, task in tasks:
-        if not re.fullmatch("[a-z0-9_]+", name):
-            problems.append(f"{key}: got '{name}'; must be lower-case letters, digits and '_'")
+        if not re.fullmatch(f"[a-z0-9_]{{1,{LONGEST_TASK}}}", name):
+            allowed = f"must be lower-case letters, digits and '_', at most {LONGEST_TASK}"
+            problems.append(f"{key}: got '{name}'; {allowed}")
         elif task.files and data.source != "files":
             problems.append(f"{key}.files: data.source is '{data.source}'; must be 'files'")
+        problems += [
+            f"{key}.files.{line}" for line in (task.files.problems() if task.files else ())
+        ]
     if train.precision == "tf32" and train.device != "cuda":
         problems.append(
             f"train.precision: got 'tf32', which train.device '{train.device}' does not have; "

@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
+import resource
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import Mock
 
 import datasets
 import pyarrow as pa
@@ -15,8 +18,8 @@ from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from conftest import ROOT, small_model
-from peft_study.data.prepare import check_intermediate, clean, prepare, split, tokenise
+from conftest import ROOT, outcome, small_model
+from peft_study.data.prepare import check_intermediate, clean, prepare, prepare_all, split, tokenise
 from peft_study.data.sources import Row, opinions
 from peft_study.data.sources import tables as files
 from peft_study.data.sources.hub import DATASETS
@@ -254,10 +257,38 @@ def test_more_than_a_tenth_of_the_validation_split_shared_is_an_error(
     if not fails:
         assert prepare(config, tmp_path / "out")["dropped"]["also_in_validation"] == shared
         return
-    named = rf"tasks\.own: {shared} training rows stand in the validation split of 20"
+    named = rf"tasks\.own: {shared} of the 20 rows of the validation split stand in the training"
     with pytest.raises(StudyError, match=named):
         prepare(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("repeated", [["thanks", "ok"], ["Thanks!", "THANKS", "ok."], ["ok"]])
+def test_the_share_is_of_held_out_rows_however_often_training_rows_repeat_them(
+    tmp_path: Path, repeated: list[str]
+) -> None:
+    """Two of 32 held-out rows stand in the training rows, forty times each."""
+    held_out = labelled([*DISTINCT[40:70], "thanks", "ok"])
+    train = labelled([*DISTINCT[:40], *repeated * (80 // len(repeated))])
+    summary = prepare(own(tmp_path / "data", train, held_out), tmp_path / "out")
+    assert summary["splits"]["train"]["rows"] == 40
+    assert summary["splits"]["validation"]["rows"] == 32
+    assert summary["dropped"]["also_in_validation"] == len(train) - 40
+
+
+def test_the_share_is_of_held_out_rows_once_texts_are_cut(tmp_path: Path) -> None:
+    start = "one two three four five six"
+    train = labelled([*DISTINCT[:30], *(f"{start} {word}" for word in WORDS)])
+    held_out = labelled([*DISTINCT[40:60], f"{start} zebra"])
+    config = replace(own(tmp_path, train, held_out), max_length=8)
+    assert prepare(config, tmp_path / "out")["dropped"]["also_in_validation"] == len(WORDS)
+
+
+def test_training_rows_without_a_label_count_as_none(tmp_path: Path) -> None:
+    held_out = labelled(DISTINCT[40:60])
+    unlabelled = [(text, "-") for text, _ in held_out]
+    config = own(tmp_path / "data", [*labelled(DISTINCT[:40]), *unlabelled], held_out)
+    assert prepare(config, tmp_path / "out")["splits"]["train"]["rows"] == 40
 
 
 def test_the_share_is_of_all_that_could_be_held_out(tmp_path: Path) -> None:
@@ -268,6 +299,90 @@ def test_the_share_is_of_all_that_could_be_held_out(tmp_path: Path) -> None:
         summary = prepare(replace(config, validation_rows=rows), tmp_path / f"out-{rows}")
         assert summary["splits"]["validation"]["rows"] == (rows or 30)
         assert summary["splits"]["train"]["rows"] == 40
+
+
+# --- Scores --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        pytest.param(lambda n: 1_700_000_000.0 + n, id="seconds since 1970"),
+        pytest.param(lambda n: 16_777_216.0 + n, id="just beyond what float32 counts"),
+        pytest.param(lambda n: 1e6 + n / 100, id="cents of a million"),
+        pytest.param(lambda n: 5.0 + n * 1e-8, id="close to one another"),
+        pytest.param(lambda n: n * 1e-47, id="next to nothing"),
+        pytest.param(lambda n: -(2.0**36) - n, id="negative"),
+    ],
+)
+@pytest.mark.parametrize("held_out", [False, True])
+def test_scores_that_float32_does_not_tell_apart_are_named(
+    tmp_path: Path, score: Any, held_out: bool
+) -> None:
+    odd = [(text, score(n)) for n, text in enumerate(DISTINCT[:40])]
+    even = [(text, n / 4) for n, text in enumerate(DISTINCT[40:])]
+    config = own(tmp_path / "data", *((even, odd) if held_out else (odd, even)))
+    split = "validation" if held_out else "train"
+    named = rf"^tasks\.own: the {split} split has scores from \S+ to \S+, which float32"
+    with pytest.raises(StudyError, match=named):
+        prepare(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "score",
+    [lambda n: 1e6 + n, lambda n: n / 3, lambda n: 1e12 * (n - 20) / 60, lambda n: n * 1e-9],
+)
+def test_scores_that_float32_tells_apart_are_kept(tmp_path: Path, score: Any) -> None:
+    rows = [(text, float(score(n))) for n, text in enumerate(DISTINCT[:40])]
+    others = [(text, float(score(n))) for n, text in enumerate(DISTINCT[30:])][10:]
+    summary = prepare(own(tmp_path / "data", rows, others), tmp_path / "out")
+    assert summary["splits"]["train"]["labels"]["max"] == score(39)
+
+
+@pytest.mark.parametrize("score", ["1e25", "-1e13", "1e400"])
+def test_scores_whose_squares_overflow_are_named(tmp_path: Path, score: str) -> None:
+    rows: list[tuple[str, Any]] = [(text, float(n)) for n, text in enumerate(DISTINCT[:40])]
+    with pytest.raises(
+        StudyError, match=rf"train\.tsv line 42: score '{score}' is not a number from"
+    ):
+        own(tmp_path / "data", [*rows, ("large", score)], rows)
+
+
+# --- Files that cannot be written ----------------------------------------------------------------
+
+
+def test_a_disk_that_takes_no_more_is_one_line(tmp_path: Path) -> None:
+    """Here no file may be longer than 1,000 bytes, which the system says as it says of a disk."""
+    config = own(tmp_path / "data", labelled(DISTINCT[:60]), labelled(DISTINCT[60:]))
+    configs = PrepareConfigs({"own": config}, None, ())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+    try:
+        found = outcome(lambda: prepare_all(configs, tmp_path / "out", tmp_path / "intermediate"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert re.fullmatch(rf"{tmp_path}/out\S*: File too large", str(found))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_the_system_says_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    config = own(tmp_path / "data", labelled(DISTINCT[:40]), labelled(DISTINCT[40:]))
+    error = OSError(28, "No space left on device", *(["disk/file"] if named else []))
+    monkeypatch.setattr(datasets.DatasetDict, "save_to_disk", Mock(side_effect=error))
+    configs = PrepareConfigs({"own": config}, None, ())
+    found = outcome(lambda: prepare_all(configs, tmp_path / "out", tmp_path / "intermediate"))
+    assert str(found) == f"{'disk/file' if named else tmp_path / 'out'}: No space left on device"
+
+
+def test_a_file_where_a_folder_is_to_be(tmp_path: Path) -> None:
+    config = own(tmp_path / "data", labelled(DISTINCT[:40]), labelled(DISTINCT[40:]))
+    (tmp_path / "out").write_text("")
+    configs = PrepareConfigs({"own": config}, None, ())
+    found = outcome(lambda: prepare_all(configs, tmp_path / "out", tmp_path / "intermediate"))
+    assert re.fullmatch(rf"{tmp_path}/out\S*: (Not a directory|File exists)", str(found))
 
 
 # --- Labels stay with their texts -----------------------------------------------------------------

@@ -2,18 +2,21 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
 
 from peft_study import presets
 from peft_study.configure import configure
-from peft_study.data.tasks import TASKS
+from peft_study.data.sources import tables
+from peft_study.data.tasks import TASKS, Task
 from peft_study.errors import StudyError
 from peft_study.files import read_json
+from peft_study.own_files import FilesParams
 from peft_study.rehearsal.__main__ import rehearse, summary
 from peft_study.rehearsal.forecast import Timed
-from peft_study.rehearsal.rows import ROWS, write_rows
+from peft_study.rehearsal.rows import ROWS, write_files, write_rows
 from peft_study.rehearsal.small import write_small
 from peft_study.study import load_study
 
@@ -58,6 +61,29 @@ def test_made_up_rows_have_the_form_of_the_hubs(name: str, tmp_path: Path) -> No
         assert labels == set(range(len(task.labels)))
     else:
         assert task.score_range == (min(labels), max(labels))
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"texts": ["a", "b"], "label": "c"},
+        {"texts": [4, 2], "label": 1},
+        {"texts": ["a", "n\u00e9"], "label": "c", "columns": ["c", "ne\u0301", "x", "a"]},
+    ],
+)
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".txt"])
+def test_made_up_files_are_as_they_are_described(
+    tmp_path: Path, described: dict[str, Any], suffix: str
+) -> None:
+    names = {"train": f"train{suffix}", "validation": f"dev{suffix}", "labels": ["no", "yes"]}
+    files = FilesParams.model_validate(names | described)
+    task = Task(tuple(map(str, files.texts)), ("no", "yes"), ("accuracy",))
+    write_files("own", task, files, tmp_path)
+    location = tables.locate("own", task, str(tmp_path), files.model_dump())
+    rows = list(tables.read_rows("own", task, location))
+    assert len(rows) == sum(ROWS.values())
+    assert {row.label for row in rows} == {0, 1}
+    assert all(len(set(row.texts)) == 2 for row in rows)
 
 
 def test_what_cannot_be_made_up_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

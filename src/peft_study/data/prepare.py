@@ -1,11 +1,11 @@
 """From a source's rows to the two tokenised splits that training reads."""
 
 import hashlib
+import itertools
 import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from peft_study.data import texts, tokens
 from peft_study.data.metrics import score
 from peft_study.data.sources import Row, load_source
 from peft_study.data.tasks import Task
-from peft_study.encoders.pretrained import model_config, model_folder
-from peft_study.errors import StudyError, first_line
+from peft_study.data.tokens import MOST_SHARED, load_tokenizer, tokenise
+from peft_study.encoders.pretrained import model_config
+from peft_study.errors import StudyError, system_errors
 from peft_study.files import write_json
 from peft_study.stage_configs import PrepareConfig, PrepareConfigs
 
 HELD_OUT = 0.2  # the share of a source's groups from which validation rows are drawn
-MOST_SHARED = 0.1  # training rows found in the validation split, as a share of it, before it fails
+MOST_ROUNDED = 0.01  # what float32 may change of a score, in deviations: a correlation's 5th digit
 
 
 def prepare_all(
@@ -31,15 +33,16 @@ def prepare_all(
 ) -> dict[Path, dict[str, Any]]:
     """Prepare all tasks below `tasks`, and the intermediate one; return each folder's summary.
 
-    Raises as `prepare` and `check_intermediate`.
+    Raises as `prepare` and `check_intermediate`, and StudyError if nothing can be written.
     """
     wanted = {tasks / name: config for name, config in configs.tasks.items()}
     if configs.intermediate:
         wanted[intermediate] = configs.intermediate
-    summaries = {folder: prepare(config, folder) for folder, config in wanted.items()}
-    check_intermediate(intermediate, {name: tasks / name for name in configs.starters})
-    if not configs.intermediate:
-        write_json(intermediate / "summary.json", {})
+    with system_errors(tasks):
+        summaries = {folder: prepare(config, folder) for folder, config in wanted.items()}
+        check_intermediate(intermediate, {name: tasks / name for name in configs.starters})
+        if not configs.intermediate:
+            write_json(intermediate / "summary.json", {})
     return summaries
 
 
@@ -49,7 +52,8 @@ def prepare(config: PrepareConfig, directory: Path) -> dict[str, Any]:
     `directory` receives a `datasets` folder with the splits `train` and `validation`, columns
     `id`, `input_ids` (list of int, special tokens included), `token_type_ids` where the model has
     them, and `label` (int class or float score), and `summary.json`: rows, rows dropped and why,
-    a hash of the row ids, label counts, token-length percentiles and the baseline's scores.
+    a hash of the row ids, label counts, token-length percentiles, the baseline's scores, and how
+    many rows, if any, hold only signs that the tokeniser does not know.
 
     Each of `config.seeds` has the same in a folder `seed-<n>`, with a draw of training rows of its
     own and the same rows held out; the summary of `directory` then has `mean_overlap_of_draws`, the
@@ -57,17 +61,18 @@ def prepare(config: PrepareConfig, directory: Path) -> dict[str, Any]:
     `directory` itself, on which costs are measured, is the one without seeds. The task's baseline
     is the constant of that draw: it stays the same when seeds are added.
 
-    Raises StudyError if the source fails, holds too few rows or one class only, or much of the
-    validation split stands in the training split; so does every draw.
+    Raises StudyError if the source fails, holds too few rows or one class only, much of the
+    validation split stands in the training split, the tokeniser knows no sign of most rows, or
+    float32 does not tell the scores apart; so does every draw.
     """
     task, encoder = config.definition, config.encoder
-    found = load_source(config.source).read_rows(config.task, task, config.location)
+    found = list(load_source(config.source).read_rows(config.task, task, config.location))
     rows, dropped = clean(found, task)
-    official = sum(row.split == "validation" for row in rows)
-    if dropped["also_in_validation"] > MOST_SHARED * official:
+    repeated, official = shared_rows(found, rows)
+    if repeated > MOST_SHARED * official:
         raise StudyError(
-            f"{config.key}: {dropped['also_in_validation']} training rows stand in the "
-            f"validation split of {official}; give other files"
+            f"{config.key}: {repeated} of the {official} rows of the validation split stand in the "
+            "training split too; give other files"
         )
     asked = rows, config.train_rows, config.validation_rows, config.split_seed
     try:
@@ -108,48 +113,56 @@ def _write_splits(
         )
     if (len(train), len(held_out)) != tuple(map(len, sides)):
         raise RuntimeError(f"{directory}: rows were lost when they were tokenised")
-    seen = set(map(tuple, held_out["input_ids"].to_pylist()))
-    # Cut to max_length, different texts may read the same.
-    leaks = [tuple(ids) in seen for ids in train["input_ids"].to_pylist()]
+    leaks = tokens.leaks(config, sides, (train, held_out), tokenizer)
     leaked = dropped["also_in_validation"] + sum(leaks)
-    if sum(leaks) > MOST_SHARED * len(held_out):
-        raise StudyError(
-            f"{config.key}: {sum(leaks)} training rows read as one of the {len(held_out)} "
-            f"held out once they are cut to {config.max_length} tokens; raise max_length"
-        )
     tables = {"train": train.filter(pc.invert(pa.array(leaks))), "validation": held_out}
     labels = {name: table["label"].to_pylist() for name, table in tables.items()}
     kind = "class" if task.labels else "score"
     for name, values in labels.items():
         if len(set(values)) < 2:
             raise StudyError(f"{config.key}: the {name} split holds one {kind} only")
+        if not task.labels:
+            _check_scores(f"{config.key}: the {name} split", values)
     datasets.disable_progress_bars()
     # A fixed fingerprint: the default one is random, and would change the bytes of every run.
     splits = {n: datasets.Dataset(table, fingerprint="prepared") for n, table in tables.items()}
     datasets.DatasetDict(splits).save_to_disk(str(directory))
     verify(directory, [*sides[0], *sides[1]], tokenizer, config.max_length)
+    unknown = {name: int(tokens.unknown(table, tokenizer).sum()) for name, table in tables.items()}
     return {
         "task": config.task,
         "dropped": dropped | {"also_in_validation": leaked},
         "baseline": baseline(task, **labels),
         "splits": {name: _describe(task, table) for name, table in tables.items()},
+        **({"unknown_to_tokeniser": unknown} if any(unknown.values()) else {}),
     }
+
+
+def _check_scores(place: str, scores: list[float]) -> None:
+    exact = np.asarray(scores, np.float64)
+    changed = np.abs(exact - exact.astype(np.float32)).max()
+    if changed > MOST_ROUNDED * exact.std():
+        raise StudyError(
+            f"{place} has scores from {exact.min():.12g} to {exact.max():.12g}, which float32, in "
+            "which models compute, does not tell apart; subtract their mean, or scale them"
+        )
 
 
 def clean(rows: Iterable[Row], task: Task) -> tuple[list[Row], dict[str, int]]:
     """Drop rows that cannot be used, and those that would leak; count each reason.
 
-    Dropped are rows without text; rows without a label, None or -1, GLUE's and SNLI's sign for it;
-    and rows whose texts differ from another's in case, spaces, punctuation and order alone: all but
-    the first of them, or, where the source says which rows are held out, training rows that are
-    held out too (repeats within one of its splits stay, as in the published results).
+    Dropped are rows without a text that can be seen; rows without a label, None or -1, GLUE's and
+    SNLI's sign for it; and rows whose texts differ from another's in case, spaces, punctuation and
+    order alone: all but the first of them, or, where the source says which rows are held out,
+    training rows that are held out too (repeats within one of its splits stay, as in the published
+    results).
     """
     kept: list[tuple[Row, tuple[str, ...]]] = []
     seen: set[tuple[str, ...]] = set()
     dropped = dict.fromkeys(("missing_label", "empty_text", "repeated_text"), 0)
     for row in rows:
-        spelling = tuple(sorted(map(_spelling, row.texts)))
-        if not all(text.strip() for text in row.texts):
+        spelling = _spelling(row)
+        if any(map(texts.is_empty, row.texts)):
             dropped["empty_text"] += 1
         elif row.split is None and spelling in seen:
             dropped["repeated_text"] += 1
@@ -164,10 +177,20 @@ def clean(rows: Iterable[Row], task: Task) -> tuple[list[Row], dict[str, int]]:
     return usable, dropped
 
 
-def _spelling(text: str) -> str:
-    folded = text.casefold()
-    # A text of signs alone, say ":-)", is its own spelling.
-    return "".join(filter(str.isalnum, folded)) or "".join(folded.split())
+def shared_rows(found: list[Row], usable: list[Row]) -> tuple[int, int]:
+    """Count the usable held-out rows that training rows repeat, and the usable held-out rows.
+
+    `found` are the rows of a source, `usable` what `clean` has left of them.
+    """
+    left = {row.id for row in usable}
+    gone = [row for row in found if row.split == "train" and row.id not in left]
+    repeated = {_spelling(row) for row in gone if row.label is not None}
+    held_out = [row for row in usable if row.split == "validation"]
+    return sum(bool(repeated) and _spelling(row) in repeated for row in held_out), len(held_out)
+
+
+def _spelling(row: Row) -> tuple[str, ...]:
+    return tuple(sorted(map(texts.spelling, row.texts)))
 
 
 def split(
@@ -213,34 +236,6 @@ def split(
     return sides["train"][:train_rows], sides["validation"][:validation_rows]
 
 
-def load_tokenizer(model: str, revision: str | None) -> Any:
-    """Load a tokeniser; raise StudyError for damaged files, or such as need a missing package."""
-    from transformers import AutoTokenizer  # heavy, and not needed to check what is prepared
-
-    folder = model_folder(model, revision)
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    # The libraries below raise errors of many kinds for a damaged file.
-    except Exception as error:
-        raise StudyError(
-            f"model.name is '{model}': no tokeniser in {folder}: {first_line(error)}"
-        ) from None
-
-
-def tokenise(rows: list[Row], tokenizer: Any, max_length: int) -> pa.Table:
-    """Tokenise rows once and for all, without padding; texts are cut to `max_length` tokens.
-
-    The table is built column by column from the same list, so a label cannot leave its text.
-    """
-    texts = map(list, zip(*(row.texts for row in rows), strict=True))
-    encoded = tokenizer(*texts, truncation=True, max_length=max_length)
-    columns = {"id": [row.id for row in rows]}
-    for name in ("input_ids", "token_type_ids"):
-        if name in encoded:
-            columns[name] = pa.array(encoded[name], pa.list_(pa.int32()))
-    return pa.table(columns | {"label": [row.label for row in rows]})
-
-
 def verify(directory: Path, rows: list[Row], tokenizer: Any, max_length: int) -> None:
     """Read back what was written and check each label, and a sample of texts, against its row.
 
@@ -256,8 +251,8 @@ def verify(directory: Path, rows: list[Row], tokenizer: Any, max_length: int) ->
                 found = f"row {identity} has label {label}, its source {own}"
                 raise RuntimeError(f"{directory} {name}: {found}")
         for row in stored.select(range(0, len(stored), max(1, len(stored) // 500))):
-            texts = source[row["id"]].texts
-            expected = tokenizer(*texts, truncation=True, max_length=max_length)["input_ids"]
+            pair = source[row["id"]].texts
+            expected = tokenizer(*pair, truncation=True, max_length=max_length)["input_ids"]
             if row["input_ids"] != expected:
                 raise RuntimeError(f"{directory} {name}: row {row['id']} is not its source's text")
 
@@ -293,7 +288,7 @@ def mean_overlap(draws: list[list[Row]]) -> float | None:
     by this very share.
     """
     drawn = [{row.id for row in draw} for draw in draws]
-    shares = [len(one & other) / len(one) for one, other in combinations(drawn, 2)]
+    shares = [len(one & other) / len(one) for one, other in itertools.combinations(drawn, 2)]
     return float(np.mean(shares)) if shares else None
 
 

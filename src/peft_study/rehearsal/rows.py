@@ -3,7 +3,7 @@
 import hashlib
 import random
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import datasets
@@ -19,9 +19,10 @@ from transformers import (
 from peft_study.data.sources.hub import DATASETS
 from peft_study.data.sources.tables import LAYOUTS
 from peft_study.data.tasks import Task
+from peft_study.data.texts import canonical
 from peft_study.encoders.pretrained import TOKENISER_FILES
 from peft_study.errors import StudyError
-from peft_study.study import FilesParams
+from peft_study.own_files import FilesParams
 
 ROWS = {"train": 64, "validation": 32}
 # Wide enough for the highest rank of any published sweep.
@@ -62,8 +63,11 @@ def write_files(name: str, task: Task, files: FilesParams | None, folder: Path) 
 
     Raises StudyError: a file is to be of a kind that is not written here.
     """
+    columns: Sequence[str]
+    header: Sequence[str] | None
     if files:
-        columns, header, home = (*task.texts, files.label), None, folder
+        columns, header = list(map(canonical, (*task.texts, files.label))), files.header
+        header, home = header and list(map(canonical, header)), folder
         names = {files.train: "train", files.validation: "validation"}
     else:
         layout = LAYOUTS[name]

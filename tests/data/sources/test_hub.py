@@ -168,12 +168,23 @@ def test_a_saved_dataset_that_is_not_the_tasks(
         read("rte", save(tmp_path, "rte", **splits))
 
 
-@pytest.mark.parametrize("score", [5.5, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("score", [5.5, -1.0, float("inf")])
 def test_a_score_out_of_range(tmp_path: Path, score: float) -> None:
     train = [("a", "b", 1.0), ("c", "d", score)]
     folder = save(tmp_path, "stsb", train=train, validation=[("e", "f", 2.5)])
     with pytest.raises(StudyError, match=r"split train row 1: label .* is out of range"):
         read("stsb", folder)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_score_that_is_null_or_not_a_number_is_missing(
+    tmp_path: Path, missing: float | None
+) -> None:
+    train = [("a", "b", 1.0), ("c", "d", missing), ("e", "f", 0.0)]
+    folder = save(tmp_path, "stsb", train=train, validation=[("g", "h", 2.5)])
+    kept, dropped = clean(read("stsb", folder), TASKS["stsb"])
+    assert [row.label for row in kept] == [1.0, 0.0, 2.5]
+    assert sum(dropped.values()) == dropped["missing_label"] == 1
 
 
 def test_a_folder_without_the_task(tmp_path: Path) -> None:

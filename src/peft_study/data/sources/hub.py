@@ -11,7 +11,7 @@ from typing import Any
 
 from peft_study.data.sources import Row, Side
 from peft_study.data.tasks import Task
-from peft_study.errors import StudyError, first_line, nearest
+from peft_study.errors import StudyError, first_line, nearest, system_errors
 from peft_study.files import sha256
 from peft_study.records import Record
 
@@ -73,12 +73,13 @@ def locate(
         dataset = DATASETS[name]
         return {"repo": dataset.repo, "revision": dataset.revision, "config": dataset.config}
     saved = Path(folder) / name
-    if not (saved / "dataset_dict.json").is_file():
-        raise StudyError(
-            f"data.folder: '{folder}' holds no saved dataset '{name}' (a DatasetDict's "
-            "save_to_disk); leave data.folder empty to read the hub"
-        )
-    return {"saved": str(saved), "sha256": _digest(saved)}
+    with system_errors(saved):
+        if not (saved / "dataset_dict.json").is_file():
+            raise StudyError(
+                f"data.folder: '{folder}' holds no saved dataset '{name}' (a DatasetDict's "
+                "save_to_disk); leave data.folder empty to read the hub"
+            )
+        return {"saved": str(saved), "sha256": _digest(saved)}
 
 
 def _digest(saved: Path) -> str:
@@ -120,6 +121,8 @@ def read_rows(name: str, task: Task, location: dict[str, Any]) -> Iterator[Row]:
             low, high = -1, len(task.labels) - 1  # -1: no label, as in SNLI
         for number, row in enumerate(rows):
             label = row["label"]
+            if label != label:  # not a number, which says no more than None
+                label = None
             if label is not None and not low <= label <= high:
                 raise StudyError(f"{origin} row {number}: label {label} is out of range")
             identity = f"{part}:{number}"

@@ -1,27 +1,27 @@
-"""Files of one's own: GLUE's folder as it is distributed, or any table with named columns.
+"""Files of one's own: GLUE's folder as it is distributed, or any table, by its columns."""
 
-TSV is read without quoting, as GLUE is written; CSV with it; JSON Lines and Parquet as they are.
-"""
-
-import codecs
-import csv
-import json
+import re
+import unicodedata
+from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from peft_study.data import texts
 from peft_study.data.sources import Row, Side
+from peft_study.data.sources.formats import Columns, lines, read_table
 from peft_study.data.tasks import Task
-from peft_study.errors import StudyError, first_line, nearest
+from peft_study.errors import StudyError, nearest, system_errors
 from peft_study.files import sha256
 from peft_study.records import Record
 
-MISSING_LABELS = ("-1", "-", "")  # how SNLI and MNLI mark rows on which the annotators disagreed
-LARGEST_SCORE = 1e30  # labels are float32
-ABSENT = object()  # the value of a key that a JSON record lacks
-
-# The names of the columns, unless the file has none; then each record's line, and its values.
-Records = Iterator[tuple[int, Sequence[object]]]
+# How tables mark a label that is missing; SNLI and MNLI, where the annotators disagreed.
+MISSING, MISSING_CLASSES = ("", "nan"), ("-", "-1")
+LARGEST_SCORE = 1e12  # the squares of larger ones, summed over all gradients, overflow in float32
+_HALF = re.compile("[\ud800-\udfff]")  # of a pair of UTF-16, which JSON may write alone
+FIRST_ROWS = 10_000  # of each file, which are looked at before anything is prepared
 
 
 class Layout(Record):
@@ -64,17 +64,28 @@ def locate(
 ) -> dict[str, object]:
     """Find the files of a task, relative to `folder`, and hash them; no `files`: GLUE's layout.
 
-    Raises StudyError if `folder` or a file is missing, or GLUE has no such task.
+    The first rows of each are read as `read_rows` reads them, so that what is wrong with a file is
+    known before anything is prepared.
+
+    Raises StudyError if `folder` or a file is missing or cannot be read, GLUE has no such task, or
+    as `read_rows`.
     """
     if folder is None:
         raise StudyError("data.folder: is empty; data.source 'files' needs the folder to read")
-    root = Path(folder)
+    with system_errors(folder):
+        location = _locate(name, Path(folder), files)
+        for rows in _rows_by_file(task, location):
+            deque(islice(rows, FIRST_ROWS), maxlen=0)
+    return location
+
+
+def _locate(name: str, root: Path, files: dict[str, Any] | None) -> dict[str, Any]:
     if not root.is_dir():
-        raise StudyError(f"data.folder: got '{folder}'; there is no such folder")
+        raise StudyError(f"data.folder: got '{root}'; there is no such folder")
     train = "train.tsv"
     if files is not None:
-        columns = (*files["texts"], files["label"])
-        layout, train = Layout("", (columns,), (files["validation"],)), files["train"]
+        columns, header = (*files["texts"], files["label"]), files.get("columns")
+        layout, train = Layout("", (columns,), (files["validation"],), header), files["train"]
     elif name in LAYOUTS:
         layout = LAYOUTS[name]
     else:
@@ -83,13 +94,13 @@ def locate(
             f"'{name}' ({nearest(name, LAYOUTS)}), so name its files and columns"
         )
     home = root / layout.folder
-    paths = [home / train, *(home / file for file in layout.validation)]
+    paths = [_file(home, file) for file in (train, *layout.validation)]
     msr = files is None and name == "mrpc" and (home / MSR_TRAIN).is_file()
     if msr := msr and not all(path.is_file() for path in paths):
         paths = [home / MSR_TRAIN, home / MSR_HELD_OUT]
     for path in paths:
         if not path.is_file():
-            raise StudyError(f"{path}: no such file; task '{name}' of data.folder '{folder}'")
+            raise StudyError(f"{path}: no such file; task '{name}' of data.folder '{root}'")
     return {
         "columns": layout.columns,
         "header": layout.header,
@@ -102,6 +113,12 @@ def locate(
     }
 
 
+def _file(home: Path, name: str) -> Path:
+    """Return the file of that name; where it is written in Unicode's other form, that one."""
+    forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((home / form for form in forms if (home / form).is_file()), home / name)
+
+
 def read_rows(name: str, task: Task, location: dict[str, Any]) -> Iterator[Row]:
     """Yield the rows of the training file, then of the validation files.
 
@@ -109,29 +126,46 @@ def read_rows(name: str, task: Task, location: dict[str, Any]) -> Iterator[Row]:
 
     Raises StudyError, naming the file and the line: not UTF-8, a wrong number of fields, a missing
     column, an empty text, an unknown label, a score that is no number or out of range; or a file
-    was changed since its stage was configured.
+    was changed since its stage was configured, or cannot be read.
     """
-    paths = [Path(path) for path in (location["train"], *location["validation"])]
-    for path, expected in zip(paths, location["sha256"], strict=True):
-        if not path.is_file() or sha256(path) != expected:
-            raise StudyError(f"{path}: changed since params.yaml was checked; run again")
-    indices = location["indices"]
+    with system_errors(location["train"]):
+        paths = (location["train"], *location["validation"])
+        for path, expected in zip(map(Path, paths), location["sha256"], strict=True):
+            if not path.is_file() or sha256(path) != expected:
+                raise StudyError(f"{path}: changed since params.yaml was checked; run again")
+        for rows in _rows_by_file(task, location):
+            yield from rows
+
+
+def _rows_by_file(task: Task, location: dict[str, Any]) -> Iterator[Iterator[Row]]:
+    train, *validation = map(Path, (location["train"], *location["validation"]))
     if location["msr"]:
-        train, ids_file = paths
-        held_out = {tuple(ids.split("\t")): line for line, ids in _lines(ids_file) if ids}
-        columns = [[*LAYOUTS["mrpc"].columns[1], "#1 ID", "#2 ID"]]
-        for line, values in _read(train, location | {"columns": columns}):
-            pair = tuple(map(str, values[3:]))
-            side: Side = "validation" if held_out.pop(pair, None) else "train"
-            yield _row(f"{train} line {line}", f"{side}:{line}", side, values[:3], task, indices)
-        for ids, line in held_out.items():
-            raise StudyError(f"{ids_file} line {line}: no pair {' '.join(ids)} in {train}")
+        yield _msr_rows(train, validation[0], task, location)
         return
-    parts = task.parts if len(paths) > 2 else ("validation",)
-    for path, part in zip(paths, ("train", *parts), strict=True):
-        side = "train" if part == "train" else "validation"
-        for line, values in _read(path, location):
-            yield _row(f"{path} line {line}", f"{part}:{line}", side, values, task, indices)
+    parts = task.parts if len(validation) > 1 else ("validation",)
+    for path, part in zip((train, *validation), ("train", *parts), strict=True):
+        yield _rows(path, part, task, location)
+
+
+def _rows(path: Path, part: str, task: Task, location: dict[str, Any]) -> Iterator[Row]:
+    wanted, header = (tuple(map(tuple, location["columns"])), location["header"])
+    columns = Columns(wanted, header and tuple(header), location["drops_malformed"])
+    side: Side = "train" if part == "train" else "validation"
+    for line, values in read_table(path, columns):
+        place = f"{path} line {line}"
+        yield _row(place, f"{part}:{line}", side, values, task, location["indices"])
+
+
+def _msr_rows(train: Path, ids_file: Path, task: Task, location: dict[str, Any]) -> Iterator[Row]:
+    held_out = {tuple(ids.split("\t")): line for line, ids in lines(ids_file) if ids}
+    columns = Columns(((*LAYOUTS["mrpc"].columns[1], "#1 ID", "#2 ID"),))
+    for line, values in read_table(train, columns):
+        pair = tuple(map(str, values[3:]))
+        side: Side = "validation" if held_out.pop(pair, None) else "train"
+        place, indices = f"{train} line {line}", location["indices"]
+        yield _row(place, f"{side}:{line}", side, values[:3], task, indices)
+    for ids, line in held_out.items():
+        raise StudyError(f"{ids_file} line {line}: no pair {' '.join(ids)} in {train}")
 
 
 def _row(
@@ -140,127 +174,56 @@ def _row(
     """Return the row at `place`; `indices`: its label may be an index of the task's classes."""
     if not values:  # a malformed line that its layout drops
         return Row(identity, identity, ("",) * len(task.texts), None, side)
-    *texts, label = values
-    for text in texts:
+    *read, label = values
+    for text in read:
         if not isinstance(text, str):
-            raise StudyError(f"{place}: the text {text!r} is not a string")
-        if any("\ud800" <= sign <= "\udfff" for sign in text):
-            raise StudyError(f"{place}: the text {text!r} holds half a character")
-        if not text.strip():
+            raise StudyError(f"{place}: the text {texts.shown(text)} is not a string")
+        if _HALF.search(text):
+            raise StudyError(f"{place}: the text {texts.shown(text)} holds half a character")
+        if texts.is_empty(text):
             raise StudyError(f"{place}: a text is empty; fill it in or delete the line")
     found = _label(place, label, task, indices)
-    return Row(identity, identity, tuple(map(str, texts)), found, side)
+    return Row(identity, identity, tuple(map(str, read)), found, side)
 
 
 def _label(place: str, value: object, task: Task, indices: bool) -> int | float | None:
-    text = "" if value is None else str(value).strip()
-    if task.labels:
-        if text in task.labels:
-            return task.labels.index(text)
-        if text in MISSING_LABELS:
+    """Return a class or a score; None, if it is missing: null, not a number, or nothing."""
+    text = texts.canonical("" if value is None or value != value else value)
+    if not task.labels:
+        return None if text.lower() in MISSING else _score(place, text, task)
+    classes, spellings = _classes(task.labels), [text]
+    if isinstance(value, bool):
+        spellings.append(text.lower())
+    elif isinstance(value, float) and value.is_integer():
+        spellings.append(str(int(value)))  # pandas makes whole numbers fractions beside a gap
+    for spelling in spellings:
+        if spelling in classes:
+            return classes[spelling]
+        if spelling.lower() in (*MISSING, *MISSING_CLASSES):
             return None
         # A task of the table is also written with its indices; labels of one's own are as given.
-        if indices and text in map(str, range(len(task.labels))):
-            return int(text)
-        raise StudyError(f"{place}: unknown label '{text}'; known: {', '.join(task.labels)}")
+        if indices and spelling in map(str, range(len(task.labels))):
+            return int(spelling)
+    known = ", ".join(task.labels)
+    raise StudyError(f"{place}: unknown label {texts.shown(text)}; known: {known}")
+
+
+@cache
+def _classes(labels: tuple[str, ...]) -> dict[str, int]:
+    return {texts.canonical(label): index for index, label in enumerate(labels)}
+
+
+def _score(place: str, text: str, task: Task) -> float:
+    shown = texts.shown(text)
     try:
         score = float("no number" if "_" in text else text)
     except ValueError:
-        raise StudyError(f"{place}: score '{text}' is no number") from None
-    low, high = task.score_range or (-LARGEST_SCORE, LARGEST_SCORE)
+        raise StudyError(f"{place}: score {shown} is no number") from None
+    if task.score_range:
+        (low, high), allowed = task.score_range, "a finite number from {:g} to {:g}"
+    else:
+        low, high = -LARGEST_SCORE, LARGEST_SCORE
+        allowed = "a number from {:g} to {:g}; divide all scores, so that their squares are finite"
     if not low <= score <= high:
-        allowed = f" from {low:g} to {high:g}" if task.score_range else ""
-        raise StudyError(f"{place}: score {text} is not a finite number{allowed}")
+        raise StudyError(f"{place}: score {shown} is not {allowed.format(low, high)}")
     return score
-
-
-def _read(path: Path, location: dict[str, Any]) -> Records:
-    """Yield each record's line and its values in the columns wanted; none, if it is dropped."""
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise StudyError(f"{path}: unknown kind of file; known: {', '.join(sorted(_READERS))}")
-    records = reader(path)
-    header = location["header"] or next(records, (0, None))[1]
-    if header is None:
-        raise StudyError(f"{path}: is empty")
-    names = [str(name) for name in header]
-    alternatives = location["columns"]
-    wanted = next((c for c in alternatives if set(c) <= set(names)), alternatives[0])
-    for column in wanted:
-        if names.count(column) != 1:
-            problem = "is there more than once" if column in names else "is missing"
-            found = ", ".join(names)
-            raise StudyError(f"{path} line 1: column '{column}' {problem}; found: {found}")
-    places = [names.index(column) for column in wanted]
-    tolerant, empty = location["drops_malformed"], True
-    for line, values in records:
-        empty, whole = False, len(values) == len(names)
-        if not (whole or tolerant):
-            raise StudyError(f"{path} line {line}: {len(values)} fields, expected {len(names)}")
-        read = [values[place] for place in places] if whole else []
-        if ABSENT in read:
-            raise StudyError(f"{path} line {line}: '{wanted[read.index(ABSENT)]}' is missing")
-        # QQP has two empty questions besides.
-        yield line, [] if tolerant and "" in read[:-1] else read
-    if empty:
-        raise StudyError(f"{path}: holds no rows")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise StudyError(f"{path} line {line}: is not UTF-8 text") from None
-    # Not splitlines: texts may hold the other characters that it takes for ends of lines.
-    yield from enumerate((line.removesuffix("\r") for line in text.split("\n")), start=1)
-
-
-def _tsv(path: Path) -> Records:
-    return ((number, line.split("\t")) for number, line in _lines(path) if line)
-
-
-def _csv(path: Path) -> Records:
-    csv.field_size_limit(2**24)
-    # A quoted text may hold ends of lines, so the reader gets them, empty lines included.
-    reader = csv.reader((f"{line}\n" for _, line in _lines(path)), strict=True)
-    try:
-        for values in reader:
-            if values:
-                yield reader.line_num, values
-    except csv.Error as error:
-        raise StudyError(f"{path} line {reader.line_num}: {error}") from None
-
-
-def _json_lines(path: Path) -> Records:
-    names: list[str] = []
-    for number, line in _lines(path):
-        if not line:
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise StudyError(f"{path} line {number}: not valid JSON: {error}") from None
-        if not isinstance(record, dict):
-            raise StudyError(f"{path} line {number}: must hold a JSON object")
-        if not names:
-            names = list(record)
-            yield 0, names
-        yield number, [record.get(name, ABSENT) for name in names]
-
-
-def _parquet(path: Path) -> Records:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-        columns = [column.to_pylist() for column in table.columns]
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: cannot be read as Parquet: {first_line(error)}") from None
-    yield 0, list(table.column_names)
-    yield from enumerate(zip(*columns, strict=True), start=1)
-
-
-_READERS = {".tsv": _tsv, ".txt": _tsv, ".csv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}
