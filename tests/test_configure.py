@@ -47,14 +47,8 @@ def parts(study: Study) -> dict[str, Any]:
 
 
 @pytest.fixture
-def params(params: Params) -> Params:
-    """Return the default study's parameters, all methods on all tasks."""
-    return params | {"only": {}}
-
-
-@pytest.fixture
 def before(params: Params) -> dict[str, Any]:
-    """Return what the stages of that study are asked to do."""
+    """Return what the stages of the default study are asked to do."""
     return parts(check_study(params))
 
 

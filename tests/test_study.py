@@ -115,7 +115,6 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("lora.init_std", 0, ("got 0", "greater than 0")),
     ("mnli_init.head", "trained", ("got 'trained'", "'fresh' or 'kept'")),
     ("only", {"lroa": {"seeds": [1]}}, ("got 'lroa'", "did you mean 'lora'?")),
-    ("only", {"loralib_lora": {"seeds": [1]}}, ("got 'loralib_lora'", "known: adapter_h")),
     (
         "only.lora",
         {"tasks": ["rte"]},
@@ -320,3 +319,9 @@ def test_command_exits_with_2_and_writes_nothing(tmp_path: Path) -> None:
         says = "error: params.yaml: lora.r: got 0; must be greater than or equal to 1\n"
         assert (result.returncode, result.stderr) == (2, says)
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_what_only_says_of_a_method_that_is_left_out_does_not_matter(params: Params) -> None:
+    """`-S methods=[lora]` is no mistake because the study has told what another one is for."""
+    params["only"] = {"loralib_lora": {"tasks": ["rte"]}}
+    assert check_study(params).methods == ["lora", "peft_lora", "adapter_h", "full_ft"]

@@ -329,8 +329,12 @@ def _cross_checks(study: Study) -> list[str]:
         ("mnli_init.tasks", study.starters, set(study.tasks)),
         ("sweep.task", [sweep.task], set(study.tasks)),
         ("profile.task", [study.profile.task], set(study.tasks)),
-        ("only", list(study.only), set(study.methods)),
-        *((f"only.{m}.tasks", own.tasks or [], set(study.tasks)) for m, own in study.only.items()),
+        ("only", list(study.only), set(METHODS)),
+        *(
+            (f"only.{m}.tasks", own.tasks or [], set(study.tasks))
+            for m, own in study.only.items()
+            if m in study.methods
+        ),
         *((f"sweep.weights.{w}", w.split("+"), set(get_args(Weight))) for w in sweep.weights),
     ):
         problems += [f"{key}: got '{n}'; {nearest(n, known)}" for n in names if n not in known]
