@@ -99,8 +99,9 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("profile.ranks", [500], ("got 500", "at most 384")),
     ("profile.targets", ["key", "key"], ("'key' is repeated",)),
     ("profile.bottleneck", 1000, ("got 1000", "at most 384")),
-    ("profile.task", "rte", ("got 'rte'", "known: editorial_polarity")),
-    ("profile.task", None, ("got None", "valid string")),
+    ("profile.tasks", ["rte"], ("got 'rte'", "known: editorial_polarity")),
+    ("profile.tasks", [], ("got []", "at least 1 item")),
+    ("profile.tasks", ["movie_polarity"] * 2, ("'movie_polarity' is repeated",)),
     ("sweep.task", "rte", ("got 'rte'", "known: editorial_polarity")),
     ("profile.assumed_watts", 0, ("got 0", "greater than 0")),
     ("train.gradient_accumulation_steps", 0, ("got 0", "greater than or equal to 1")),
@@ -197,7 +198,7 @@ def test_a_task_of_ones_own_is_defined_by_its_files(params: Params) -> None:
         "stsb": {"files": FILES},
         "mrpc": {"files": FILES},
     }
-    params["sweep"]["task"] = params["profile"]["task"] = "mine"
+    params["sweep"]["task"], params["profile"]["tasks"] = "mine", ["mine"]
     study = check_study(params)
     defined = {name: study.task_definition(name, task) for name, task in study.tasks.items()}
     assert defined["mine"] == Task(("a", "b"), ("no", "yes", "maybe"), ("accuracy",))
