@@ -229,14 +229,18 @@ def test_parameters_are_in_millions() -> None:
 
 def profile(gpu: str | None = None, source: str | None = None, rank: int = 8) -> Profile:
     recipe, one = Recipe("lora", rank), Ratio(1.0, None, None)
-    energy = (EnergyCost(recipe, 1.0, 2.0, 50.0),) if source else ()
-    latencies = {recipe: 9.0, replace(recipe, merged=True): 0.5}
-    return builders.profile(
+    latencies = {Recipe(): 0.4, recipe: 9.0, replace(recipe, merged=True): 0.5}
+    task = builders.task_profile(
         "sst2",
-        machine=builders.machine(gpu=gpu),
-        memory=(builders.memory(recipe, 3 * 10**9, 2e9),),
+        memory=(builders.memory(recipe, 3e9, 2e9, libraries=5 * 10**8),),
         inference=tuple(builders.latency(of, one, one, seconds=at) for of, at in latencies.items()),
-        energy=costs.Energy(source, None, cells=energy),
+        energy=(EnergyCost(recipe, 1.0, 2.0, 50.0),) if source else (),
+    )
+    return builders.profile(
+        builders.task_profile("rte"),
+        task,
+        machine=builders.machine(gpu=gpu),
+        energy=costs.EnergySource(source, None),
     )
 
 
@@ -247,6 +251,7 @@ def test_costs_of_other_hardware_are_shown_and_not_subtracted(rank: int) -> None
     assert (row.ours, row.difference) == (0.5, None)
     assert "other hardware" in str(row.note)
     assert ("other hardware, measured with r = 4" in str(row.note)) == (rank == 4)
+    assert find(rows, method="full_ft", task="sst2").ours == 0.4  # it adds no module
     assert all(row.ours is None for row in rows if row.task != "sst2")
 
 
