@@ -36,7 +36,7 @@ PARTS = {  # of memory
     "allocator": ("F", "freed, held by the allocator", charts.YELLOW),
 }
 TITLES = {"seconds": "milliseconds a step", "bytes": "MB (1 MB = 1,000,000 bytes)"}  # as shown
-KINDS = {"one_by_one": "1 example at a time", "validation_set": "validation set, in batches of 64"}
+KINDS = {"one_by_one": "1 example at a time", "validation_set": "validation set"}
 COPY = "base model, a second copy"
 SOURCES = ["metrics/profile.json"]
 
@@ -164,7 +164,7 @@ def latency(profile: Profile, study: StudyInfo) -> Figure:
         for costs in profile.tasks
         for kind in KINDS
     ]
-    n = f"n = {max(timed.n for *_, timed in measured)} rounds"
+    n = wording.counted((timed.n for *_, timed in measured), "round")
     ends = [pick(measured, key=lambda found: found[3].ratio.value) for pick in (min, max)]
     low, high = (
         f"{wording.two_digits(timed.ratio.value)} ({recipe_label(recipe, study)}, {KINDS[kind]})"
@@ -181,7 +181,8 @@ def latency(profile: Profile, study: StudyInfo) -> Figure:
         f"{n}; shapes: medians; lines: 95% intervals; open shapes: merged; grey: two copies of one "
         "model.",
         wording.sentences(
-            f"Seconds that inference takes, as a ratio to the base model in the same round ({n}).",
+            "Seconds that inference takes, one example at a time and for the validation set in "
+            f"batches of 64, as a ratio to the base model in the same round ({n}).",
             f"Shapes are medians, lines their 95% intervals{clear}; the dashed line at 1 is the "
             "base model, and so is full fine-tuning. Open shapes are merged into the base model. "
             "The grey band is the interval of a second copy of the base model: what lies within it "
