@@ -128,7 +128,8 @@ def test_published_study_measures_the_costs_of_what_it_trains(name: str) -> None
     assert {key: getattr(profile, key) for key in trained} == trained | {
         key: value for key, value in said.items() if key in trained
     }
-    assert {profile.task, study.sweep.task} <= set(study.tasks)
+    assert {*profile.tasks, study.sweep.task} <= set(study.tasks)
+    assert profile.tasks == said.get("tasks", [next(iter(study.tasks))])
 
 
 @pytest.mark.parametrize("name", NAMES)

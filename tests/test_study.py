@@ -103,8 +103,9 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("profile.ranks", [500], ("got 500", "at most 384")),
     ("profile.targets", ["key", "key"], ("'key' is repeated",)),
     ("profile.bottleneck", 1000, ("got 1000", "at most 384")),
-    ("profile.task", "rte", ("got 'rte'", "known: editorial_polarity")),
-    ("profile.task", None, ("got None", "valid string")),
+    ("profile.tasks", ["rte"], ("got 'rte'", "known: editorial_polarity")),
+    ("profile.tasks", [], ("got []", "at least 1 item")),
+    ("profile.tasks", ["movie_polarity"] * 2, ("'movie_polarity' is repeated",)),
     ("sweep.task", "rte", ("got 'rte'", "known: editorial_polarity")),
     ("profile.assumed_watts", 0, ("got 0", "greater than 0")),
     ("train.gradient_accumulation_steps", 0, ("got 0", "greater than or equal to 1")),
@@ -225,7 +226,7 @@ def test_a_task_of_ones_own_is_defined_by_its_files(params: Params) -> None:
         "stsb": {"files": FILES},
         "mrpc": {"files": FILES},
     }
-    params["sweep"]["task"] = params["profile"]["task"] = "mine"
+    params["sweep"]["task"], params["profile"]["tasks"] = "mine", ["mine"]
     study = check_study(params)
     defined = {name: study.task_definition(name, task) for name, task in study.tasks.items()}
     macro = "accuracy", "precision_macro", "recall_macro", "f1_macro"
@@ -243,7 +244,7 @@ def one_task(params: Params, files: dict[str, Any], name: str = "mine") -> Param
     params["data"] |= {"source": "files", "folder": "somewhere"}
     params["mnli_init"] |= {"mode": "none", "tasks": []}
     params["tasks"] = {name: {"files": FILES | files}}
-    params["sweep"]["task"] = params["profile"]["task"] = name
+    params["sweep"]["task"], params["profile"]["tasks"] = name, [name]
     return params
 
 
