@@ -14,7 +14,7 @@ from peft_study.stage_configs import ProfileConfig
 
 def main() -> None:
     config = read_record(Path("configs/profile.json"), ProfileConfig)
-    if not config.cells:
+    if not config.tasks:
         write_json(Path("metrics/profile.json"), None)
         print("profile: profile.rounds is 0, so nothing is measured")
         return
@@ -22,7 +22,7 @@ def main() -> None:
     from peft_study.profiling.profile import profile
 
     clock = time.perf_counter()
-    found = profile(config, Path("data/prepared", config.task))
+    found = profile(config, Path("data/prepared"))
     write_json(Path("metrics/profile.json"), found)
     if (share := found.machine.other_cpu_share) > 0.1:
         print(

@@ -139,21 +139,28 @@ def values(cell: Cell) -> dict[str, Values]:
 def step(recipe: Recipe, ratio: Ratio) -> costs.StepCost:
     """Return what a step costs."""
     seconds, epoch = costs.StepSeconds(0.2, 0.19, 0.002, 0.404), costs.MeanAndStd(12.85, 1.11)
-    return costs.StepCost(recipe, seconds, epoch, 39.9, 1068.3, ratio)
+    return costs.StepCost(recipe, 12, seconds, epoch, 39.9, 1068.3, ratio)
 
 
-def memory(recipe: Recipe, peak: int, mean: float, libraries: int = 0) -> costs.MemoryCost:
+def use(peak: float, mean: float, *ratios: Ratio) -> costs.MemoryUse:
+    """Return memory of training without intervals, and its ratios to the reference's."""
+    both = ratios or (Ratio(1.0, 1.0, 1.0), Ratio(1.0, 1.0, 1.0))
+    found = (costs.Amount(of, None, None, at) for of, at in zip((peak, mean), both, strict=True))
+    return costs.MemoryUse(*found)
+
+
+def memory(recipe: Recipe, peak: float, mean: float, libraries: int = 0) -> costs.MemoryCost:
     """Return the memory of training, its parts unknown but for the libraries."""
-    return costs.MemoryCost(recipe, peak, mean, costs.MemoryParts(libraries, 0, 0, 0, 0, 0), 0, 0)
+    both = use(peak, mean), use(peak - libraries, mean - libraries)
+    return costs.MemoryCost(recipe, 4, *both, costs.MemoryParts(libraries, 0, 0, 0, 0, 0), 0, 0)
 
 
 def latency(
-    recipe: Recipe, one: Ratio, many: Ratio, whole: Ratio | None = None, seconds: float = 0.0278
+    recipe: Recipe, one: Ratio, whole: Ratio, seconds: float = 0.0278
 ) -> costs.InferenceCost:
     """Return latencies by their ratios, and the median seconds of each."""
     times = Percentiles(seconds, 0.0231, 0.0497)
-    found = (Latency(12, times, ratio) for ratio in (one, many, whole or one))
-    return costs.InferenceCost(recipe, *found)
+    return costs.InferenceCost(recipe, Latency(12, times, one), Latency(6, times, whole))
 
 
 def machine(**changes: Any) -> costs.Machine:
@@ -161,8 +168,15 @@ def machine(**changes: Any) -> costs.Machine:
     return replace(costs.Machine("a CPU", 2, None, 8 * 10**9, "Linux", "2.13.0", 0.0), **changes)
 
 
-def profile(task: str = "film", **parts: Any) -> Profile:
-    """Return a profile that holds `parts` and nothing else."""
-    nothing: dict[str, Any] = dict.fromkeys(("training", "memory", "inference"), ())
-    nothing |= {"machine": machine(), "energy": costs.Energy(None, "no meter")}
-    return Profile(task, 32, **(nothing | parts))
+def task_profile(task: str = "film", **parts: Any) -> costs.TaskProfile:
+    """Return the costs on a task that hold `parts`, equal copies, and nothing else."""
+    nothing: dict[str, Any] = dict.fromkeys(("training", "memory", "inference", "energy"), ())
+    nothing |= {"batches": dict.fromkeys(METHODS, costs.Batch(32, 1))}
+    nothing |= {"second_copy": latency(Recipe(), Ratio(1.0, 0.99, 1.01), Ratio(1.0, 0.99, 1.01))}
+    return costs.TaskProfile(task, **(nothing | parts))
+
+
+def profile(*tasks: costs.TaskProfile, **about: Any) -> Profile:
+    """Return a profile of `tasks`, on a machine that measures no energy unless `about` says so."""
+    nothing = {"machine": machine(), "energy": costs.EnergySource(None, "no meter")}
+    return Profile(tasks=tasks, **(nothing | about))

@@ -148,9 +148,9 @@ def archive() -> Path:
 
 @pytest.fixture
 def params() -> dict[str, Any]:
-    """Return the parameters of the default study, parsed."""
+    """Return the parameters of the default study, parsed, with all methods on all tasks."""
     values: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
-    return copy.deepcopy(values)
+    return copy.deepcopy(values | {"only": {}})
 
 
 @pytest.fixture

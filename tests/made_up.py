@@ -119,14 +119,17 @@ def _on_a_gpu(about: StudyInfo) -> costs.Profile:
     recipes = [Recipe(m.name, m.rank, m.weights, m.bottleneck) for m in about.methods]
     merged = [replace(recipe, merged=True) for recipe in recipes if recipe.method == "lora"]
     one, energy = Ratio(1.1, 1.0, 1.2), [costs.EnergyCost(r, 1.0, 2.0, 50.0) for r in recipes]
-    return builders.profile(
-        next(iter(about.main_metrics)),
-        machine=builders.machine(gpu="a GPU"),
-        training=tuple(builders.step(recipe, one) for recipe in recipes),
-        memory=tuple(builders.memory(recipe, 3 * 10**9, 2e9) for recipe in recipes),
-        inference=tuple(builders.latency(recipe, one, one) for recipe in recipes + merged),
-        energy=costs.Energy("NVML", None, cells=tuple(energy)),
-    )
+    parts: dict[str, Any] = {
+        "training": tuple(builders.step(recipe, one) for recipe in recipes),
+        "memory": tuple(builders.memory(recipe, 3 * 10**9, 2e9) for recipe in recipes),
+        "inference": tuple(
+            builders.latency(recipe, one, one) for recipe in [Recipe(), *recipes, *merged]
+        ),
+        "energy": tuple(energy),
+    }
+    tasks = [builders.task_profile(task, **parts) for task in about.main_metrics]
+    source = costs.EnergySource("NVML", None)
+    return builders.profile(*tasks, machine=builders.machine(gpu="a GPU"), energy=source)
 
 
 def _counts(method: MethodInfo, about: StudyInfo) -> scores.Counts:
@@ -265,25 +268,41 @@ def _statistics() -> scores.Statistics:
     )
 
 
-def profile() -> costs.Profile:
+def profile(**changes: Any) -> costs.Profile:
     """Return what LoRA and full fine-tuning cost."""
     one, few = Ratio(1.0, 1.0, 1.0), Ratio(1.17, None, None)
     parts = costs.MemoryParts(537_000_000, 91_000_000, 298_000, 596_000, 80_500_000, 86_600_000)
     ratios = {LORA: Ratio(0.664, 0.617, 0.706), FULL: one}
-    sizes = {LORA: (816_500_000, 302_436), FULL: (1_048_800_000, 90_868_018)}
+    sizes = {LORA: (816.5e6, 302_436, 0.7785, 0.5461), FULL: (1048.8e6, 90_868_018, 1.0, 1.0)}
+    libraries = parts.libraries
     latencies = {Recipe(): one, replace(LORA, merged=True): Ratio(0.984, 0.792, 1.421)}
-    return costs.Profile(
-        task="film_review",
-        batch_size=16,
-        machine=costs.Machine("AMD EPYC", 2, None, 25_276_510_208, "Linux", "2.13.0", 0.232),
+    task = builders.task_profile(
+        "film_review",
+        batches=dict.fromkeys(SCORES, costs.Batch(16, 1)),
         training=tuple(builders.step(recipe, ratio) for recipe, ratio in ratios.items()),
         memory=tuple(
-            costs.MemoryCost(recipe, peak, 0.9 * peak, parts, 796_000_000, stored)
-            for recipe, (peak, stored) in sizes.items()
+            costs.MemoryCost(
+                recipe,
+                4,
+                builders.use(peak, 0.9 * peak, *[_near(ratio)] * 2),
+                builders.use(peak - libraries, 0.9 * peak - libraries, *[_near(beyond)] * 2),
+                parts,
+                796_000_000,
+                stored,
+            )
+            for recipe, (peak, stored, ratio, beyond) in sizes.items()
         ),
-        inference=tuple(builders.latency(r, at, at, few) for r, at in latencies.items()),
-        energy=costs.Energy(source=None, reason="RAPL cannot be read"),
+        inference=tuple(builders.latency(r, at, few) for r, at in latencies.items()),
     )
+    return builders.profile(
+        replace(task, **changes),
+        machine=costs.Machine("AMD EPYC", 2, None, 25_276_510_208, "Linux", "2.13.0", 0.232),
+        energy=costs.EnergySource(None, "RAPL cannot be read"),
+    )
+
+
+def _near(ratio: float) -> Ratio:
+    return Ratio(ratio, 0.98 * ratio, 1.02 * ratio)
 
 
 def _iso_accuracy() -> costs.IsoAccuracy:

@@ -33,7 +33,7 @@ sweep:
   alpha: rank
   ranks: [1]
   weights: [query, query+value]
-profile: {task: tweet_rating, ranks: [8], targets: [query, value], bottleneck: 4, rounds: 0}
+profile: {tasks: [tweet_rating], ranks: [8], targets: [query, value], bottleneck: 4, rounds: 0}
 train:
   epochs: 1
   batch_size: 8

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import ROOT
 from peft_study.configure import configure, pinned
 from peft_study.errors import StudyError
 from peft_study.presets import describe
 from peft_study.run_config import AdapterHSettings, LoraSettings
-from peft_study.study import Study, check_study, load_study
+from peft_study.study import Study, check_study
 
 Params = dict[str, Any]
 
@@ -47,10 +46,10 @@ def parts(study: Study) -> dict[str, Any]:
     return found | intermediate | {"prepare/starters": prepared.starters}
 
 
-@pytest.fixture(scope="module")
-def before() -> dict[str, Any]:
+@pytest.fixture
+def before(params: Params) -> dict[str, Any]:
     """Return what the stages of the default study are asked to do."""
-    return parts(load_study(ROOT / "params.yaml"))
+    return parts(check_study(params))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,14 @@ def before() -> dict[str, Any]:
         ("profile.ranks", [1], {"profile"}),
         ("profile.targets", ["key"], {"profile"}),
         ("profile.bottleneck", 4, {"profile"}),
-        ("profile.task", "tweet_rating", {"profile"}),
+        ("profile.tasks", ["tweet_rating"], {"profile"}),
+        # The rows of its task, and how it is trained on them, are what a profile measures.
+        ("tasks.movie_polarity.train_rows", 80, {"prepare/movie_polarity", "profile"}),
+        (
+            "tasks.movie_polarity.lora",
+            {"batch_size": 4},
+            {*(f"train/{m}/movie_polarity" for m in ("lora", "peft_lora")), "profile"},
+        ),
         ("full_ft.epochs", 3, training("full_ft")),
         ("train.schedule", "constant", EVERYTHING | {"mnli_init"}),
         ("train.adam_epsilon", 1e-6, EVERYTHING | {"mnli_init"}),
@@ -173,23 +179,32 @@ def test_a_sweep_has_a_configuration_per_cell(params: Params, before: dict[str, 
     assert replace(cell, run=replace(cell.run, settings=lora.run.settings)) == lora
 
 
-def test_a_profile_measures_its_own_recipes_on_the_same_batches(params: Params) -> None:
+def test_a_profile_measures_its_own_recipes_in_the_studys_batches(params: Params) -> None:
     params["tasks"]["movie_polarity"]["full_ft"] = {"batch_size": 4}
+    params["tasks"]["tweet_rating"]["batch_size"] = 32
+    params["train"]["gradient_accumulation_steps"] = 2
     params["profile"] |= {"ranks": [8, 1, 64], "targets": ["key"], "bottleneck": 5}
+    params["profile"]["tasks"] = ["tweet_rating", "movie_polarity"]
     config = parts(check_study(params))["profile"]
-    assert (config.task, config.reference) == ("movie_polarity", "full_ft")
-    assert list(config.cells) == ["lora", "lora r=1", "lora r=64", *METHODS[1:]]
-    assert {cell.train.batch_size for cell in config.cells.values()} == {16}
+    assert config.reference == "full_ft"
+    other, found = config.tasks
+    assert [task.prepared.task for task in config.tasks] == ["tweet_rating", "movie_polarity"]
+    cells = found.cells
+    assert list(cells) == list(other.cells) == ["lora", "lora r=1", "lora r=64", *METHODS[1:]]
+    sizes = {key: cell.train.batch_size for key, cell in cells.items()}
+    assert sizes == dict.fromkeys(cells, 16) | {"full_ft": 4}
+    assert {cell.train.batch_size for cell in other.cells.values()} == {32}
+    every = [*cells.values(), *other.cells.values()]
+    assert {cell.train.gradient_accumulation_steps for cell in every} == {2}
     ranks = {"lora": 8, "lora r=1": 1, "lora r=64": 64}
     lora = {name: LoraSettings(rank, 16.0, 0.0, ("key",)) for name, rank in ranks.items()}
     for name, settings in (lora | {"peft_lora": lora["lora"]}).items():
-        assert config.cells[name].settings == settings
-    assert config.cells["adapter_h"].settings == AdapterHSettings(5, "gelu")
-    params["profile"]["task"] = "tweet_rating"
+        assert cells[name].settings == settings
+    assert cells["adapter_h"].settings == AdapterHSettings(5, "gelu")
     params["methods"] = ["adapter_h"]
     config = parts(check_study(params))["profile"]
-    assert (config.task, config.reference) == ("tweet_rating", "lora")
-    assert list(config.cells) == ["adapter_h", *lora]
+    assert config.reference == "lora"
+    assert list(config.tasks[0].cells) == ["adapter_h", *lora]
 
 
 def test_another_model_in_the_same_folder_concerns_all_that_read_it(

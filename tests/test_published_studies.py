@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,11 @@ CONSTANT = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _at_the_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
 def _parse(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(text)
 
@@ -92,9 +98,9 @@ def _source(name: str) -> str:
 
 
 def _leaves(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested mappings by their dotted keys; {} is one."""
+    """Yield the values of nested mappings by their dotted keys; that of `only` is whole."""
     for key, value in values.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and key != "only":
             yield from _leaves(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", value
@@ -164,3 +170,57 @@ def test_a_constant_rate_is_reached_in_five_steps(name: str, warmup: float, step
     assert (hyper.schedule, hyper.warmup_ratio) == ("constant", warmup)
     assert size["steps"] == size["runs"] * steps
     assert math.ceil(warmup * steps) == 5
+
+
+SOURCES = [
+    ("hu_table2_roberta_base", "full_ft.adam_epsilon", 1e-6),
+    ("hu_table2_roberta_large", "full_ft.adam_beta2", 0.98),
+    ("hu_table2_roberta_large", "mnli_init.head", "kept"),
+    ("hu_table2_restricted_bottleneck_8", "adapter_h.activation", "swish"),
+    ("hu_table2_restricted_bottleneck_64", "adapter_h.activation", "swish"),
+    ("chu_table1", "lora.init_std", 0.02),
+    ("chu_table3", "lora.init_std", 0.02),
+    *((f"keyquery_{task}", "lora.init_std", 1.0) for task in ("mrpc", "rte", "sst2", "deberta")),
+    ("keyquery_mrpc", "full_ft.learning_rate", 1e-4),
+    ("tiny_table2", "lora.init_std", None),
+    ("tiny_table2", "analysis.iso_margin", 0.005),
+]
+
+
+@pytest.mark.parametrize(("name", "key", "value"), SOURCES)
+def test_a_study_has_what_its_source_did(name: str, key: str, value: object) -> None:
+    assert reduce(getattr, key.split("."), presets.load(name)) == value
+
+
+def test_liu_weights_sweeps_every_set_of_weights() -> None:
+    found = {frozenset(names.split("+")) for names in presets.load("liu_weights").sweep.weights}
+    assert len(found) == 2**4 - 1
+
+
+# The adapters' parameters that the studies' comments compute: layers x adapted weights or adapters.
+COUNTS = [
+    ("hu_table2_roberta_base", 12, 768, "294,912"),
+    ("hu_table2_roberta_large", 24, 1024, "786,432"),
+    ("chu_table1", 12, 768, "294,912"),
+    ("tiny_table2", 12, 768, "294,912"),
+    ("keyquery_sst2", 12, 768, "294,912"),
+    ("keyquery_deberta", 24, 1536, "1,179,648"),
+    ("liu_comparison", 24, 1024, "589,824"),
+]
+
+
+@pytest.mark.parametrize(("name", "layers", "width", "count"), COUNTS)
+def test_lora_has_the_parameters_that_the_comment_says(
+    name: str, layers: int, width: int, count: str
+) -> None:
+    lora = presets.load(name).lora
+    assert f"{layers * len(lora.targets) * 2 * width * lora.r:,}" == count
+    assert count in presets.render(name)
+
+
+@pytest.mark.parametrize(("bottleneck", "count"), [(8, "835,968"), (64, "6,343,680")])
+def test_adapter_h_has_the_parameters_that_the_comment_says(bottleneck: int, count: str) -> None:
+    name = f"hu_table2_restricted_bottleneck_{bottleneck}"
+    size = presets.load(name).adapter_h.bottleneck
+    assert f"{2 * 24 * (2 * 1024 * size + size + 1024):,}" == count
+    assert count in presets.render(name)

@@ -103,8 +103,9 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("profile.ranks", [500], ("got 500", "at most 384")),
     ("profile.targets", ["key", "key"], ("'key' is repeated",)),
     ("profile.bottleneck", 1000, ("got 1000", "at most 384")),
-    ("profile.task", "rte", ("got 'rte'", "known: editorial_polarity")),
-    ("profile.task", None, ("got None", "valid string")),
+    ("profile.tasks", ["rte"], ("got 'rte'", "known: editorial_polarity")),
+    ("profile.tasks", [], ("got []", "at least 1 item")),
+    ("profile.tasks", ["movie_polarity"] * 2, ("'movie_polarity' is repeated",)),
     ("sweep.task", "rte", ("got 'rte'", "known: editorial_polarity")),
     ("profile.assumed_watts", 0, ("got 0", "greater than 0")),
     ("train.gradient_accumulation_steps", 0, ("got 0", "greater than or equal to 1")),
@@ -115,7 +116,6 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("lora.init_std", 0, ("got 0", "greater than 0")),
     ("mnli_init.head", "trained", ("got 'trained'", "'fresh' or 'kept'")),
     ("only", {"lroa": {"seeds": [1]}}, ("got 'lroa'", "did you mean 'lora'?")),
-    ("only", {"loralib_lora": {"seeds": [1]}}, ("got 'loralib_lora'", "known: adapter_h")),
     (
         "only.lora",
         {"tasks": ["rte"]},
@@ -226,7 +226,7 @@ def test_a_task_of_ones_own_is_defined_by_its_files(params: Params) -> None:
         "stsb": {"files": FILES},
         "mrpc": {"files": FILES},
     }
-    params["sweep"]["task"] = params["profile"]["task"] = "mine"
+    params["sweep"]["task"], params["profile"]["tasks"] = "mine", ["mine"]
     study = check_study(params)
     defined = {name: study.task_definition(name, task) for name, task in study.tasks.items()}
     macro = "accuracy", "precision_macro", "recall_macro", "f1_macro"
@@ -244,7 +244,7 @@ def one_task(params: Params, files: dict[str, Any], name: str = "mine") -> Param
     params["data"] |= {"source": "files", "folder": "somewhere"}
     params["mnli_init"] |= {"mode": "none", "tasks": []}
     params["tasks"] = {name: {"files": FILES | files}}
-    params["sweep"]["task"] = params["profile"]["task"] = name
+    params["sweep"]["task"], params["profile"]["tasks"] = name, [name]
     return params
 
 
@@ -320,3 +320,9 @@ def test_command_exits_with_2_and_writes_nothing(tmp_path: Path) -> None:
         says = "error: params.yaml: lora.r: got 0; must be greater than or equal to 1\n"
         assert (result.returncode, result.stderr) == (2, says)
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_what_only_says_of_a_method_that_is_left_out_does_not_matter(params: Params) -> None:
+    """`-S methods=[lora]` is no mistake because the study has told what another one is for."""
+    params["only"] = {"loralib_lora": {"tasks": ["rte"]}}
+    assert check_study(params).methods == ["lora", "peft_lora", "adapter_h", "full_ft"]

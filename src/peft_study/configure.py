@@ -40,6 +40,7 @@ from peft_study.stage_configs import (
     PrepareConfig,
     PrepareConfigs,
     ProfileConfig,
+    ProfiledTask,
 )
 from peft_study.study import OnlyParams, Study, TaskParams
 
@@ -76,11 +77,12 @@ def resolve(study: Study, encoder: Encoder) -> dict[str, object]:
     """
     packages = {name: pinned(TRAINING_PACKAGES + row.packages) for name, row in METHODS.items()}
     resolver = _Resolver(study, encoder, packages)
+    prepared = resolver.preparation()
     return {
-        "prepare": resolver.preparation(),
+        "prepare": prepared,
         "mnli_init": resolver.intermediate(),
         "sweep": resolver.sweep(),
-        "profile": resolver.profile(),
+        "profile": resolver.profile(prepared),
         "parity": ParityConfig(encoder, pinned(ALL_PACKAGES)),
         "report": _report(study),
         **{f"train/{method}": resolver.training(method) for method in study.methods},
@@ -253,16 +255,32 @@ class _Resolver(Record):
             cells[f"{weights}-r{rank}"] = CellConfig(run, tuple(self.study.seeds))
         return cells
 
-    def profile(self) -> ProfileConfig:
-        """Resolve what is measured: the recipes that `profile` names, with the study's batches.
+    def profile(self, prepared: PrepareConfigs) -> ProfileConfig:
+        """Resolve what is measured: the recipes that `profile` names, with the study's batches."""
+        params = self.study.profile
+        # Without the draws that seeds may have: another seed repeats no measurement.
+        rows = {name: replace(task, seeds=()) for name, task in prepared.tasks.items()}
+        return ProfileConfig(
+            tasks=tuple(
+                ProfiledTask(rows[name], self._measured(name))
+                for name in (params.tasks if params.rounds else ())
+            ),
+            rounds=params.rounds,
+            reference="full_ft" if "full_ft" in self.study.methods else "lora",
+            assumed_watts=params.assumed_watts,
+            packages=pinned(("psutil", "zeus")),
+        )
+
+    def _measured(self, name: str) -> dict[str, RunConfig]:
+        """Resolve the cells of a profile on one task, by method and, of further ranks, by these.
 
         What makes a step neither longer nor shorter is the same in every profile, which is then not
         repeated for it: the steps are as many as are asked for, and leave the weights nearly alone.
         """
-        params, batch_size = self.study.profile, self.study.train.batch_size
+        params = self.study.profile
         cells: dict[str, RunConfig] = {}
-        for method in dict.fromkeys((*self.study.methods, "lora")) if params.rounds else ():
-            run = self._run(method, params.task, self.study.tasks[params.task])
+        for method in dict.fromkeys((*self.study.methods, "lora")):
+            run = self._run(method, name, self.study.tasks[name])
             recipes: dict[str, Settings] = {method: run.settings}
             match run.settings:
                 case AdapterHSettings() as adapter:
@@ -274,18 +292,10 @@ class _Resolver(Record):
             steps = replace(run.train, epochs=10**6, evaluations_per_epoch=1, report="last")
             free = replace(steps, adam_beta2=0.999, adam_epsilon=1e-8, weight_decay=0.01)
             free = replace(free, max_grad_norm=1.0, schedule="linear", warmup_ratio=0.0)
-            train = replace(free, batch_size=batch_size, learning_rate=1e-6)
+            train = replace(free, learning_rate=1e-6)
             for key, settings in recipes.items():
                 cells[key] = replace(run, settings=settings, train=train, save_weights=False)
-        return ProfileConfig(
-            task=params.task,
-            batch_size=batch_size,
-            rounds=params.rounds,
-            reference="full_ft" if "full_ft" in cells else "lora",
-            assumed_watts=params.assumed_watts,
-            cells=cells,
-            packages=pinned(("psutil", "zeus")),
-        )
+        return cells
 
 
 def _report(study: Study) -> StudyInfo:

@@ -43,8 +43,8 @@ def names() -> list[str]:
 def values(name: str) -> dict[str, Any]:
     """Return a study's parameters: the base's, overlaid; its tasks, and `only`, replace the base's.
 
-    What the study trains is also what its profile measures, and its first task is that of profile
-    and sweep, unless its file says otherwise. Raises StudyError if there is no such study, or its
+    What the study trains is also what its profile measures, and profile and sweep are of its first
+    task, unless its file says otherwise. Raises StudyError if there is no such study, or its
     file is no valid YAML.
     """
     if name not in names():
@@ -78,7 +78,7 @@ def _fill(merged: Any, overlay: Any) -> None:
     try:
         task, lora = next(iter(merged["tasks"])), merged["lora"]
         ranks = list(dict.fromkeys([lora["r"], *merged["profile"]["ranks"]]))
-        own = {"task": task, "targets": lora["targets"], "ranks": ranks}
+        own = {"tasks": [task], "targets": lora["targets"], "ranks": ranks}
         own["bottleneck"] = merged["adapter_h"]["bottleneck"]
         for block, keys in (("profile", own), ("sweep", {"task": task})):
             said = overlay.get(block, {})
@@ -220,9 +220,8 @@ def _header(text: str) -> str:
 def _set(target: Any, wanted: dict[str, Any], changes: Any) -> None:
     """Give `target`, which has comments, the values `wanted`, in the style of `changes`."""
     for key, value in wanted.items():
-        if key in ("tasks", "only") and isinstance(value, dict):
-            target[key] = changes.get(key, target[key])
-        elif isinstance(value, dict) and isinstance(target.get(key), dict):
+        whole = key in ("tasks", "only")  # one study's replace another's
+        if not whole and isinstance(value, dict) and isinstance(target.get(key), dict):
             _set(target[key], value, changes.get(key) or {})
         elif key not in target or target[key] != value:
             target[key] = changes.get(key, value)

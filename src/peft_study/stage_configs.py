@@ -42,15 +42,23 @@ class InitConfig(Record):
     starts: dict[str, str | None]
 
 
-class ProfileConfig(Record):
-    """What to measure on which task; `reference` is the cell that others are compared with."""
+class ProfiledTask(Record):
+    """The cells to measure on one task.
 
-    task: str
-    batch_size: int
+    `prepared` decides its rows: DVC cannot be told to depend on as many folders as a list names.
+    """
+
+    prepared: PrepareConfig
+    cells: dict[str, RunConfig]
+
+
+class ProfileConfig(Record):
+    """What to measure on which tasks; `reference` is the cell that others are compared with."""
+
+    tasks: tuple[ProfiledTask, ...]
     rounds: int
     reference: str
     assumed_watts: float | None
-    cells: dict[str, RunConfig]
     packages: dict[str, str]
 
 

@@ -166,7 +166,7 @@ class ProfileParams(_Block):
     and loralib's the first) on `targets`, AdapterH `bottleneck`; the rest is the study's.
     """
 
-    task: str
+    tasks: Annotated[list[str], Field(min_length=1)]
     ranks: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
     targets: Annotated[list[Weight], Field(min_length=1)]
     bottleneck: Annotated[int, Field(ge=1)]
@@ -328,9 +328,13 @@ def _cross_checks(study: Study) -> list[str]:
         ("mnli_init.task", [] if init.files else [init.task], set(TASKS)),
         ("mnli_init.tasks", study.starters, set(study.tasks)),
         ("sweep.task", [sweep.task], set(study.tasks)),
-        ("profile.task", [study.profile.task], set(study.tasks)),
-        ("only", list(study.only), set(study.methods)),
-        *((f"only.{m}.tasks", own.tasks or [], set(study.tasks)) for m, own in study.only.items()),
+        ("profile.tasks", study.profile.tasks, set(study.tasks)),
+        ("only", list(study.only), set(METHODS)),
+        *(
+            (f"only.{m}.tasks", own.tasks or [], set(study.tasks))
+            for m, own in study.only.items()
+            if m in study.methods
+        ),
         *((f"sweep.weights.{w}", w.split("+"), set(get_args(Weight))) for w in sweep.weights),
     ):
         problems += [f"{key}: got '{n}'; {nearest(n, known)}" for n in names if n not in known]
@@ -340,6 +344,7 @@ def _cross_checks(study: Study) -> list[str]:
         ("lora.targets", study.lora.targets),
         ("mnli_init.tasks", init.tasks),
         ("sweep.ranks", sweep.ranks),
+        ("profile.tasks", study.profile.tasks),
         ("profile.ranks", study.profile.ranks),
         ("profile.targets", study.profile.targets),
         *((f"only.{m}.tasks", own.tasks or []) for m, own in study.only.items()),

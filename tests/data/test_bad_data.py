@@ -596,7 +596,7 @@ def set_up(folder: Path, values: Params) -> Path:
         A file of the prepared data of the study's one task.
     """
     (task,) = values["tasks"]
-    values["sweep"]["task"] = values["profile"]["task"] = task
+    values["sweep"]["task"], values["profile"]["tasks"] = task, [task]
     prepared = folder / f"data/prepared/{task}/x"
     with (folder / "params.yaml").open("w") as file:
         YAML().dump(values, file)

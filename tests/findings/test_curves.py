@@ -13,7 +13,7 @@ from peft_study.files import read_record, write_json
 from peft_study.findings import curves
 from peft_study.findings.curves import iso_accuracy, over_seeds, stability
 from peft_study.findings.evaluate import COLUMNS
-from peft_study.records.costs import Energy, EnergyCost, EnergySource, Recipe
+from peft_study.records.costs import EnergyCost, EnergySource, Recipe
 from peft_study.records.scores import CurvePoint, EqualScoreRun, StabilityPoint
 
 Row = TypeVar("Row")
@@ -26,8 +26,8 @@ SCORES = {  # by method and seed, at the ends of half an epoch each
 STUDY = builders.study(tuple(SCORES), {"movie_polarity": "accuracy"})
 # What an epoch of LoRA takes was measured, and of no other method.
 LORA_COST = EnergyCost(Recipe("lora"), joules_per_step=1.0, joules_per_epoch=8.0, watts=4.0)
-ENERGY = Energy("RAPL", None, cells=(LORA_COST,))
-PROFILE = builders.profile("movie_polarity", energy=ENERGY)
+COSTS = builders.task_profile("movie_polarity", energy=(LORA_COST,))
+PROFILE = builders.profile(COSTS, energy=EnergySource("RAPL", None))
 
 
 def write(folder: Path, method: str, weights: str = "", rank: int = 0) -> None:
@@ -133,8 +133,11 @@ def test_equal_scores_are_reached_when_they_are_first(table: pd.DataFrame, tmp_p
         assert never.epoch is None
         assert never.seconds is never.joules is None
     # What an epoch of another task takes says nothing of this one's.
-    elsewhere = iso_accuracy(table, STUDY, replace(PROFILE, task="tweet_rating"))
+    other = replace(COSTS, task="tweet_rating")
+    elsewhere = iso_accuracy(table, STUDY, replace(PROFILE, tasks=(other,)))
     assert {row.joules for row in elsewhere.runs} == {None}
+    both = iso_accuracy(table, STUDY, replace(PROFILE, tasks=(other, COSTS)))
+    assert both.runs == iso.runs
     assert iso_accuracy(table[table["method"] != "full_ft"], STUDY, PROFILE).runs == ()
     # An epoch lasts from end to end.
     rows = {row.method: row for row in iso_accuracy(table, STUDY, None).seconds_per_epoch}

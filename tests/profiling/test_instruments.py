@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,17 @@ import pytest
 import torch
 
 from conftest import make_config
-from peft_study.profiling import meters, steps
-from peft_study.profiling.intervals import ratio
-from peft_study.profiling.memory import in_fresh_process, measure_memory
-from peft_study.records.costs import Ratio, StepSeconds
+from peft_study.methods import lora
+from peft_study.profiling import inference, memory, meters, steps
+from peft_study.profiling.intervals import mean_interval, ratio, ratio_of_means
+from peft_study.profiling.memory import (
+    Observed,
+    Used,
+    in_fresh_processes,
+    measure_memory,
+    summarise,
+)
+from peft_study.records.costs import MemoryParts, Ratio, Recipe, StepSeconds
 from peft_study.training import loop
 
 CPU = torch.device("cpu")
@@ -31,6 +39,8 @@ class Clock:
     def perf_counter(self) -> float:
         self.now += self.look
         return self.now
+
+    process_time = perf_counter
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -118,9 +128,34 @@ def test_speeds_are_those_of_an_epoch(
     assert cost.examples_per_second == pytest.approx(60 / tokens)
 
 
-def test_every_method_begins_and_ends_a_round_as_often() -> None:
-    rounds = [steps.alternating(["a", "b", "c"], number) for number in range(-1, 2)]
-    assert rounds == [["c", "a", "b"], ["a", "b", "c"], ["b", "c", "a"]]
+def test_no_method_follows_the_same_other_in_every_round() -> None:
+    rounds = [steps.shuffled(["a", "b", "c"], number) for number in range(60)]
+    assert all(sorted(row) == ["a", "b", "c"] for row in rounds)
+    assert rounds == [steps.shuffled(["a", "b", "c"], number) for number in range(60)]
+    orders = {tuple(row): rounds.count(row) for row in rounds}
+    assert len(orders) == 6
+    assert min(orders.values()) >= 4
+
+
+def test_an_epochs_ratio_is_that_of_its_tokens_where_batches_differ(
+    delay: Callable[..., None], model_path: Path, learnable: Path
+) -> None:
+    """A second per token, and for LoRA's batches, which are twice as large, twice that."""
+    sizes = {"lora": 16, "full_ft": 8}
+
+    def seconds(model: Any, batch: Any) -> float:
+        methods = {type(module).__name__ for module in model.modules()}
+        return batch.tokens * (2.0 if "LoRALinear" in methods else 1.0)
+
+    delay(loop, "classify", seconds)
+    configs = {
+        name: make_config(name, model_path, epochs=1000, batch_size=rows)
+        for name, rows in sizes.items()
+    }
+    lora, full_ft = steps.profile_training(configs, learnable, 7, "full_ft")
+    assert lora.ratio == Ratio(2.0, 2.0, 2.0)
+    assert lora.seconds.step > 2.5 * full_ft.seconds.step
+    assert (lora.n, full_ft.n) == (7, 7)
 
 
 def test_saved_activations_are_counted_once_and_parameters_not_at_all() -> None:
@@ -147,7 +182,7 @@ def hold(megabytes: int) -> tuple[int, int, float]:
 @pytest.mark.slow
 @pytest.mark.skipif(not meters.STATUS.exists(), reason="only Linux forgets a peak")
 def test_an_allocation_is_found_in_peak_and_mean() -> None:
-    before, peak, mean = in_fresh_process(hold, 300)
+    ((before, peak, mean),) = in_fresh_processes(hold, [(300,)])
     assert peak - before == pytest.approx(300 * MEGABYTE, rel=0.05)
     assert mean - before == pytest.approx(300 * MEGABYTE, rel=0.05)
 
@@ -161,6 +196,130 @@ def test_pieces_of_a_batch_need_fewer_activations(model_path: Path, learnable: P
     # With pieces, gradients are there beside the activations of the next.
     kept = [sum(astuple(cost.parts)) - cost.explained for cost in costs]
     assert kept == [min(parts[0].gradients, parts[0].activations), 0]
+    for cost in costs:  # both ways of telling it differ by the libraries
+        told = zip(astuple(cost.as_measured), astuple(cost.beyond_libraries), strict=True)
+        assert [whole - beyond for whole, beyond in told] == [cost.parts.libraries] * 2
+
+
+def observed(peak: float, libraries: int = 500) -> Observed:
+    parts = MemoryParts(libraries, *[0] * 5)
+    both = Used(peak, peak - 10), Used(peak - libraries, peak - 10 - libraries)
+    return Observed(*both, parts, explained=1, stored=2, peak_reserved=None)
+
+
+def test_memory_of_several_processes_has_an_interval_both_ways() -> None:
+    reference = [observed(peak) for peak in (998, 1000, 1002, 1000)]
+    found = summarise(Recipe("lora"), [observed(p) for p in (748, 752, 751, 749)], reference)
+    peak, beyond = found.as_measured.peak, found.beyond_libraries.peak
+    assert (found.n, peak.bytes, beyond.bytes, found.parts.libraries) == (4, 750, 250, 500)
+    # Student's t(3) is 3.182, the standard deviation the root of 10 / 3.
+    assert (peak.low, peak.high) == pytest.approx((750 - 2.905, 750 + 2.905), abs=1e-3)
+    assert astuple(peak.ratio) == pytest.approx((0.75, 0.7472, 0.7528), abs=1e-4)
+    # The same bytes are a larger share of less.
+    assert astuple(beyond.ratio) == pytest.approx((0.5, 0.4945, 0.5055), abs=1e-4)
+    assert found.as_measured.mean.bytes == 740
+    same = summarise(Recipe("full_ft"), reference, reference)
+    assert same.as_measured.peak.ratio == Ratio(1.0, 1.0, 1.0)
+    alone = summarise(Recipe("lora"), [observed(750)], reference[1:2]).as_measured.peak
+    assert (alone.low, alone.high, alone.ratio) == (None, None, Ratio(0.75, None, None))
+
+
+def test_every_method_is_measured_in_as_many_processes(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no more of them side by side than the memory holds, by what the first one took."""
+    configs = [make_config(name, model_path) for name in ("lora", "full_ft", "adapter_h")]
+    peaks, asked = {"lora": 700, "full_ft": 1000, "adapter_h": 800}, []
+
+    def pretend(_: Any, calls: list[Any], at_once: int = 1) -> list[Observed]:
+        asked.append(at_once)
+        return [observed(peaks[config.method]) for config, _ in calls]
+
+    monkeypatch.setattr(memory, "in_fresh_processes", pretend)
+    monkeypatch.setattr(memory.os, "cpu_count", lambda: 8)
+    for available in (10**4, 3000, 10):
+        room = SimpleNamespace(available=available)
+        monkeypatch.setattr(memory.psutil, "virtual_memory", lambda room=room: room)
+        costs = memory.profile_memory(configs, tmp_path, configs[1])
+    assert asked == [1, 8, 1, 2, 1, 1]
+    assert [cost.recipe.method for cost in costs] == list(peaks)
+    assert {cost.n for cost in costs} == {memory.PROCESSES}
+    assert [cost.as_measured.peak.ratio.value for cost in costs] == [0.7, 1.0, 0.8]
+
+
+def test_of_equal_groups_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    draws = [100 + rng.standard_normal((2, 4)) for _ in range(1000)]
+    ratios = [ratio_of_means(*pair) for pair in draws]
+    held = [r.low is not None and r.low <= 1 <= (r.high or 0) for r in ratios]
+    assert 0.935 < np.mean(held) < 0.98
+    means = [mean_interval(pair[0]) for pair in draws]
+    held = [low is not None and low <= 100 <= (high or 0) for _, low, high in means]
+    assert 0.935 < np.mean(held) < 0.965
+
+
+class Pretended(str):
+    """A device that computes on the CPU and says that it is a GPU."""
+
+    type = "cuda"
+
+
+def test_on_cuda_nvml_is_what_is_measured_and_pytorch_what_is_beyond_the_libraries(
+    model_path: Path, learnable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, make = make_config("lora", model_path, epochs=1000), loop.make_accelerator
+
+    class Accelerator:
+        device = Pretended("cpu")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(make(config.train), name)
+
+    monkeypatch.setattr(loop, "make_accelerator", lambda _: Accelerator())
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
+    used = {"device_memory_used": 900, "memory_allocated": 300, "max_memory_allocated": 400}
+    for name, value in (used | {"max_memory_reserved": 500}).items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
+    found = measure_memory(config, learnable)
+    assert (found.as_measured, found.beyond_libraries) == (Used(900, 900), Used(400, 300))
+    assert (found.peak_reserved, found.parts.libraries) == (500, 0)
+
+
+def test_latencies_are_of_merged_models_and_of_two_copies_of_the_same(
+    delay: Callable[..., None], model_path: Path, learnable: Path
+) -> None:
+    """A second a layer, and another for every low-rank update that is not merged."""
+
+    def seconds(model: Any, _: Any) -> float:
+        updates = [m for m in model.modules() if isinstance(m, lora.LoRALinear) and not m.merged]
+        return 2.0 + len(updates)
+
+    delay(inference, "classify", seconds)
+    configs = [make_config(name, model_path) for name in ("lora", "full_ft")]
+    rows, second = inference.profile_inference(configs, learnable, 12)
+    found = {(row.recipe.method, row.recipe.merged): row for row in rows}
+    assert list(found) == [(None, False), ("lora", False), ("lora", True)]
+    for row, expected in ((found["lora", False], 3.0), (found["lora", True], 1.0), (second, 1.0)):
+        for latency in (row.one_by_one, row.validation_set):
+            assert latency.ratio == Ratio(expected, expected, expected)
+    assert second.one_by_one.seconds.median == pytest.approx(2.0)
+    # 40 rows are one batch; six rounds of them have an interval.
+    assert second.validation_set.seconds.median == pytest.approx(2.0)
+    assert (second.one_by_one.n, second.validation_set.n) == (12, 6)
+
+
+def test_no_two_models_share_memory(model_path: Path) -> None:
+    """Those whose weights are mapped from one file find them in caches that others have filled."""
+    configs = [make_config(name, model_path) for name in ("lora", "peft_lora", "adapter_h")]
+    models = inference.build_models(configs, loop.make_accelerator(configs[0].train))
+    places = [
+        tensor.data_ptr()
+        for model in models.values()
+        for tensor in (*model.parameters(), *model.buffers())
+    ]
+    assert len(models) == 6
+    assert len(set(places)) == len(places)
+    assert not any(model.training for model in models.values())
 
 
 class Lamp:

@@ -9,6 +9,7 @@ _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\uffa0\ufe00-\ufe0f"
     "\U000e0100-\U000e01ef]"
 )
+_ENCLOSED = re.compile("<([^<>]*)>")
 
 
 class _Compared(dict[int, int | None]):
@@ -29,10 +30,14 @@ def spelling(text: str) -> str:
 
     All else is kept: marks, which are the vowels of many scripts, and symbols, such as emoji. What
     Unicode calls canonically equivalent, the two forms of é, is the same. Case is that of single
-    letters: ß is not ss. A text of punctuation alone, say ":-)", is its own spelling.
+    letters: ß is not ss. A pair of < and > encloses, as brackets do; one alone compares, and is
+    kept. A text of punctuation alone, say ":-)", is its own spelling.
     """
     lowered = unicodedata.normalize("NFD", text).lower()
-    return lowered.translate(_COMPARED) or "".join(lowered.split())
+    kept = lowered.translate(_COMPARED)
+    while (inner := _ENCLOSED.sub(r"\1", kept)) != kept:
+        kept = inner
+    return kept or "".join(lowered.split())
 
 
 def is_empty(text: str) -> bool:

@@ -73,11 +73,12 @@ def iso_accuracy(curves: pd.DataFrame, study: StudyInfo, profile: Profile | None
 
     A task's target is the lower of the two methods' medians over seeds of their best evaluation,
     minus `study.iso_margin`, a fraction of the metric of which the source has 0.005; no rows of a
-    task unless `lora` and `full_ft` were trained on it. Joules are of the profile's task alone.
+    task unless `lora` and `full_ft` were trained on it. Joules are of the profile's tasks alone.
 
     Source: "Tiny Reproduction: LoRA", iso-accuracy analysis.
     """
     energy = profile.energy if profile else EnergySource(None, "no profile")
+    measured = {costs.task: costs for costs in (profile.tasks if profile else ())}
     each = curves.groupby([*KEYS, "seed"], sort=False)
     medians = each["score"].max().groupby(KEYS).median().to_dict()
     runs = []
@@ -91,9 +92,8 @@ def iso_accuracy(curves: pd.DataFrame, study: StudyInfo, profile: Profile | None
         if len(reached):
             first = reached.iloc[0]
             epoch, seconds = float(first["epoch"]), float(first["train_seconds"])
-            cost = profile.energy_of(method) if profile and profile.task == task else None
+            cost = measured[task].energy_of(method) if task in measured else None
             joules = cost.joules_per_epoch * epoch if cost else None
             found = EqualScoreRun(*where, True, int(first["step"]), epoch, seconds, joules)
         runs.append(found)
-    source, epochs = EnergySource(energy.source, energy.reason), tuple(epoch_seconds(curves))
-    return IsoAccuracy(study.iso_margin, source, tuple(runs), epochs)
+    return IsoAccuracy(study.iso_margin, energy, tuple(runs), tuple(epoch_seconds(curves)))

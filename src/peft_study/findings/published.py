@@ -266,22 +266,26 @@ def _iso_accuracy(row: Printed, results: Results) -> Ours:
 
 
 def _cost(row: Printed, results: Results) -> Ours:
-    """Return a cost from the profile: of its task alone, and of this machine."""
+    """Return a cost from the profile: of its tasks alone, and of this machine."""
     profile, method = results.profile, row.name
-    if profile is None or profile.task != row.task:
+    costs = profile.on(row.task) if profile else None
+    if profile is None or costs is None:
         return Ours(note="not measured on this task")
     if row.metric == "gpu_memory_mean_mb" and not profile.machine.gpu:
         return Ours(note="not measured on a GPU")
     if row.metric == "power_mean_w" and not profile.energy.measured:
         return Ours(note="no energy was measured")
-    step, memory = profile.step_of(method), profile.memory_of(method)
-    energy, epoch = profile.energy_of(method), step and step.seconds_per_epoch
-    latency = profile.inference_of(method, merged=method == "lora")  # as the source's is
+    step, memory = costs.step_of(method), costs.memory_of(method)
+    energy, epoch = costs.energy_of(method), step and step.seconds_per_epoch
+    # Full fine-tuning leaves the base model as it is; our LoRA is merged, as the source's is.
+    modules = None if METHODS[method].family == "full" else method
+    latency = costs.inference_of(modules, merged=method == "lora")
     times = latency and latency.validation_set.seconds
     found = {
         "seconds_per_epoch": step and epoch and (step.recipe, epoch.mean, epoch.std),
         "inference_seconds": latency and times and (latency.recipe, times.median, None),
-        "gpu_memory_mean_mb": memory and (memory.recipe, memory.mean / 1e6, None),
+        # By NVML, the only instrument that the source names.
+        "gpu_memory_mean_mb": memory and (memory.recipe, memory.as_measured.mean.bytes / 1e6, None),
         "power_mean_w": energy and (energy.recipe, energy.watts, None),
     }.get(row.metric)
     if not found:
@@ -303,13 +307,14 @@ def _time_saved(row: Printed, results: Results) -> Ours:
 def _latency(row: Printed, results: Results) -> Ours:
     """Return the milliseconds of one example, or what they are above the pretrained model's."""
     if not row.metric.removesuffix("_percent").endswith("_batch_1"):
-        return Ours(note="ours is measured one by one and in batches of 64")
-    profile = results.profile
-    cost = profile and profile.inference_of(row.name, merged=row.name == "lora")
+        return Ours(note="ours is measured one by one, and of the whole validation set")
+    tasks = results.profile.tasks if results.profile else ()
+    found = [task.inference_of(row.name, merged=row.name == "lora") for task in tasks[:1]]
+    cost = found[0] if found else None
     if not cost:
         return Ours(note="not measured")
-    one = cost.batch_1
-    value = one.ratio.median - 1 if row.metric.startswith("overhead") else 1e3 * one.seconds.median
+    one = cost.one_by_one
+    value = one.ratio.value - 1 if row.metric.startswith("overhead") else 1e3 * one.seconds.median
     note = f"other hardware and texts{measured_with(cost.recipe, results.study)}"
     return Ours(value, n=one.n, note=note, like=False)
 

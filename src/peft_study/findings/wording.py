@@ -1,8 +1,8 @@
 """The words that figures, tables, claims and the page share: numbers, ranges, names of models."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from peft_study.records.costs import Machine, Recipe
+from peft_study.records.costs import Batch, Machine, Recipe
 from peft_study.records.scores import Gap, Unlearned
 from peft_study.records.study import MethodInfo, StudyInfo
 
@@ -129,6 +129,15 @@ def measured_with(recipe: Recipe, study: StudyInfo) -> str:
     return f", measured with {', '.join(apart)}" if apart else ""
 
 
+def batches_of(batches: Mapping[str, Batch], study: StudyInfo) -> str:
+    """Say `batches of 16`, or of which size with which methods where they differ."""
+    by_size: dict[str, list[str]] = {}
+    for method, batch in batches.items():
+        by_size.setdefault(str(batch), []).append(study.label(method))
+    sizes = [f"{size} ({', '.join(labels)})" for size, labels in by_size.items()]
+    return f"batches of {', '.join(sizes if len(sizes) > 1 else by_size)}"
+
+
 def busy(machine: Machine) -> str:
     """Say what share of the processors others used, if it is worth saying."""
     share = machine.other_cpu_share
@@ -138,3 +147,16 @@ def busy(machine: Machine) -> str:
 def machine_words(machine: Machine) -> str:
     """Say where costs were measured, and what share of it others used, if it is worth saying."""
     return f"Measured on {machine.name}{busy(machine)}."
+
+
+def memory_words(machine: Machine) -> str:
+    """Say what memory is as measured, and what it is beyond the libraries."""
+    if machine.gpu:
+        return (
+            "As measured: what NVML says is used of the device. Beyond the libraries: what PyTorch "
+            "has allocated."
+        )
+    return (
+        "As measured: the process's resident set. Beyond the libraries: without that of a process "
+        "that only imports them."
+    )

@@ -1,8 +1,9 @@
 """Latency of inference: does an adapter cost anything, and does merging take the cost away?"""
 
 import copy
-import statistics
-import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -10,74 +11,88 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from peft_study.encoders.backbone import load_model
 from peft_study.methods import METHODS, lora
 from peft_study.profiling.intervals import ratio
-from peft_study.profiling.meters import synchronize
-from peft_study.profiling.steps import alternating
+from peft_study.profiling.meters import clock_of, synchronize
+from peft_study.profiling.steps import shuffled
 from peft_study.records.costs import InferenceCost, Latency, Percentiles, Recipe
-from peft_study.run_config import RunConfig
+from peft_study.run_config import FullFtSettings, RunConfig
 from peft_study.training import loop
-from peft_study.training.batches import Split, load_splits
+from peft_study.training.batches import Split, by_length, load_splits
 from peft_study.training.packing import classify, pack
 
-BASE = Recipe()
-BATCH = 64
+BASE, SECOND_COPY = Recipe(), "second copy"
 WARM_UP = 2
 ONE_BY_ONE = 10  # examples in a round
+FEWEST = 6  # rounds without which there is no interval
+
+Models = dict[Recipe | str, PreTrainedModel]
 
 
-def profile_inference(configs: list[RunConfig], data: Path, rounds: int) -> list[InferenceCost]:
-    """Measure latency of every model: the pretrained one, and each method's; our LoRA merged, too.
+def profile_inference(
+    configs: list[RunConfig], data: Path, rounds: int
+) -> tuple[list[InferenceCost], InferenceCost]:
+    """Measure latency of the model without adapters, of each method's, and of our LoRA's, merged.
 
-    The weights are those at the start of training, with our LoRA's B drawn at random; what they are
-    does not change the time. Models take turns within each of the `rounds`, in alternating order,
-    on the validation split of the prepared task.
+    Models take turns at every batch, in an order that is drawn for it. In each of the `rounds` that
+    is a few single examples of the prepared task's validation split; in every other of them, but
+    in six at least if there are as many, also the whole split, in batches of like lengths.
+
+    Also returns what a second copy of the model without adapters takes, as a ratio to the first:
+    as far as its interval reaches, the measurement cannot tell a model from another.
     """
-    accelerator, task = loop.make_accelerator(configs[0].train), configs[0].definition
+    accelerator = loop.make_accelerator(configs[0].train)
     _, validation = load_splits(data)
     models = build_models(configs, accelerator)
-    found: dict[str, dict[Recipe, list[float]]] = {
-        kind: {name: [] for name in models} for kind in ("batch_1", "batch_64", "validation_set")
-    }
+    whole = list(by_length(validation, loop.EVALUATION_BATCH))
+    found = []
     for number in range(-WARM_UP, rounds):
-        begin = max(number, 0) * BATCH
-        batch = [row % len(validation) for row in range(begin, begin + BATCH)]
-        for name in alternating(list(models), number):
-            one_by_one = [
-                seconds_of_batch(models[name], validation, [row], accelerator)
-                for row in batch[:ONE_BY_ONE]
-            ]
-            together = seconds_of_batch(models[name], validation, batch, accelerator)
-            if number >= 0:
-                found["batch_1"][name].append(statistics.fmean(one_by_one))
-                found["batch_64"][name].append(together)
-    for number in range(max(3, rounds // 4)):
-        for name in alternating(list(models), number):
-            start = time.perf_counter()
-            loop.predict(models[name], validation, task, accelerator)
-            found["validation_set"][name].append(time.perf_counter() - start)
-    return [
-        InferenceCost(
-            recipe, *(describe(seconds[recipe], seconds[BASE]) for seconds in found.values())
-        )
-        for recipe in models
+        begin = max(number, 0) * ONE_BY_ONE
+        alone = [[row % len(validation)] for row in range(begin, begin + ONE_BY_ONE)]
+        found.append(seconds_of(models, validation, alone, number, accelerator))
+    passes = [
+        seconds_of(models, validation, whole, number, accelerator)
+        for number in range(-1, min(rounds, max(FEWEST, rounds // 2)))
     ]
+    alone_by_model = {name: [row[name] / ONE_BY_ONE for row in found[WARM_UP:]] for name in models}
+    whole_by_model = {name: [row[name] for row in passes[1:]] for name in models}
+    costs = [
+        InferenceCost(
+            name if isinstance(name, Recipe) else BASE,
+            describe(alone_by_model[name], alone_by_model[BASE]),
+            describe(whole_by_model[name], whole_by_model[BASE]),
+        )
+        for name in models
+    ]
+    return costs[1:], costs[0]
 
 
-def build_models(
-    configs: list[RunConfig], accelerator: Accelerator
-) -> dict[Recipe, PreTrainedModel]:
-    """Return the pretrained model, each method's, and our LoRA's merged, in evaluation mode."""
-    encoder, outputs = configs[0].encoder, configs[0].definition.num_outputs
-    models = {BASE: load_model(encoder.name, outputs, 1, encoder.revision)}
+def build_models(configs: Sequence[RunConfig], accelerator: Accelerator) -> Models:
+    """Return the models to measure, in evaluation mode: first the second copy, then BASE.
+
+    BASE is what full fine-tuning adapts, without adapters, so that this has no model of its own.
+    The weights are those at the start of training, with our LoRA's B drawn at random: what they are
+    does not change the time. Where they lie does: models whose weights are mapped from one file
+    find them in the processor's caches, where the others have left them, and are up to 4% faster
+    than one whose weights were merged. So each has a copy of its own.
+    """
+    plain = replace(
+        configs[0], method="full_ft", module=METHODS["full_ft"].module, settings=FullFtSettings()
+    )
+    models: Models = {name: loop.build(plain, seed=1)[1] for name in (SECOND_COPY, BASE)}
     for config in configs:
+        row = METHODS[config.method]
+        if row.family == "full":
+            continue
         model = models[Recipe.of(config)] = loop.build(config, seed=1)[1]
-        if METHODS[config.method].merges:
+        if row.merges:
             randomise(model)
             merged = models[Recipe.of(config, merged=True)] = copy.deepcopy(model)
             lora.merge(merged)
-    return {recipe: accelerator.prepare(model).eval() for recipe, model in models.items()}
+    for model in models.values():
+        for tensor in chain(model.parameters(), model.buffers()):
+            tensor.data = tensor.data.clone()
+    return {name: accelerator.prepare(model).eval() for name, model in models.items()}
 
 
 @torch.no_grad()
@@ -90,16 +105,24 @@ def randomise(model: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
-def seconds_of_batch(
-    model: PreTrainedModel, split: Split, rows: list[int], accelerator: Accelerator
-) -> float:
-    """Return the seconds per example of one batch, from tokens to logits."""
-    synchronize(accelerator.device)
-    begin = time.perf_counter()
-    with accelerator.autocast():
-        classify(model, pack(split, rows, model))
-    synchronize(accelerator.device)
-    return (time.perf_counter() - begin) / len(rows)
+def seconds_of(
+    models: Models, split: Split, batches: list[list[int]], number: int, accelerator: Accelerator
+) -> dict[Recipe | str, float]:
+    """Return the seconds that each model takes for `batches`, from tokens to logits.
+
+    `number` is the round's, from which the order of the models is drawn for every batch.
+    """
+    device, spent = accelerator.device, dict.fromkeys(models, 0.0)
+    clock = clock_of(device)
+    for place, rows in enumerate(batches):
+        for name in shuffled(models, number * len(batches) + place):
+            synchronize(device)
+            begin = clock()
+            with accelerator.autocast():
+                classify(models[name], pack(split, rows, models[name]))
+            synchronize(device)
+            spent[name] += clock() - begin
+    return spent
 
 
 def describe(values: list[float], reference: list[float]) -> Latency:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import psutil
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from peft_study.errors import first_line
 
 SAMPLING_SECONDS = 0.01  # between two looks at the memory
+T = TypeVar("T")
 _SIZE = ctypes.c_size_t
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -27,22 +28,31 @@ class PhaseClock:
     """Seconds spent in phases, each a `with` block; on a GPU a phase ends when its work is done."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self.clock = device, clock_of(device)
         self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the seconds of the block to those of `name`."""
         synchronize(self.device)
-        begin = time.perf_counter()
+        begin = self.clock()
         yield
         synchronize(self.device)
-        self.seconds[name] += time.perf_counter() - begin
+        self.seconds[name] += self.clock() - begin
 
     def take(self) -> dict[str, float]:
         """Return the seconds by phase since the last call."""
         taken, self.seconds = dict(self.seconds), defaultdict(float)
         return taken
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Return the clock that steps and latencies are measured by, in seconds.
+
+    On CPUs, where all is computed on one thread, that is the processor's: it leaves out the time
+    that others had the core, as do the seconds of a run.
+    """
+    return time.process_time if device.type == "cpu" else time.perf_counter
 
 
 def synchronize(device: torch.device) -> None:
@@ -54,8 +64,8 @@ def synchronize(device: torch.device) -> None:
 
 
 @contextmanager
-def sampled(read: Callable[[], int]) -> Iterator[list[int]]:
-    """Yield a list that fills with what `read` returns, in bytes, during the `with` block."""
+def sampled(read: Callable[[], T]) -> Iterator[list[T]]:
+    """Yield a list that fills with what `read` returns, every so often, during the `with` block."""
     samples, done = [read()], threading.Event()
 
     def sample() -> None:

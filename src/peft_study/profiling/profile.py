@@ -10,44 +10,62 @@ import torch
 
 from peft_study.methods import METHODS
 from peft_study.profiling.inference import profile_inference
-from peft_study.profiling.memory import in_fresh_process, measure_memory
-from peft_study.profiling.meters import AssumedPower, NotMeasurable, ZeusMeter
+from peft_study.profiling.memory import profile_memory
+from peft_study.profiling.meters import AssumedPower, Meter, NotMeasurable, ZeusMeter
 from peft_study.profiling.steps import profile_energy, profile_training
-from peft_study.records.costs import Energy, Machine, Profile
+from peft_study.records.costs import Batch, EnergySource, Machine, Profile, TaskProfile
 from peft_study.run_config import RunConfig
-from peft_study.stage_configs import ProfileConfig
+from peft_study.stage_configs import ProfileConfig, ProfiledTask
 
 
 def profile(config: ProfileConfig, data: Path) -> Profile:
-    """Measure every cell of a profile on its prepared task; see the modules beside this one.
+    """Measure every cell of a profile on its prepared tasks, folders of `data`."""
+    device = next(iter(config.tasks[0].cells.values())).train.device
+    share_of_others = watch_others()
+    source, meter = find_meter(torch.device(device), config.assumed_watts)
+    tasks = [profile_task(task, data, config, meter) for task in config.tasks]
+    return Profile(describe_machine(share_of_others(), device), source, tuple(tasks))
+
+
+def profile_task(
+    task: ProfiledTask, data: Path, config: ProfileConfig, meter: Meter | None
+) -> TaskProfile:
+    """Measure every cell on one task; see the modules beside this one.
 
     Memory and inference are measured of one recipe of each method, training of all.
     """
-    share_of_others, place = watch_others(), list(METHODS).index
+    name, place = task.prepared.task, list(METHODS).index
     # A file's keys are sorted by name: back to the order of the table.
-    cells = dict(sorted(config.cells.items(), key=lambda item: place(item[1].method)))
+    cells = dict(sorted(task.cells.items(), key=lambda item: place(item[1].method)))
     first: dict[str, RunConfig] = {}
     for cell in cells.values():
         first.setdefault(cell.method, cell)
-    methods = list(first.values())
-    memory = [in_fresh_process(measure_memory, method, data) for method in methods]
-    training = profile_training(cells, data, config.rounds, config.reference)
-    inference = profile_inference(methods, data, config.rounds)
-    energy = measure_energy(cells, data, config.assumed_watts)
-    machine = describe_machine(share_of_others())
-    costs = tuple(training), tuple(memory), tuple(inference), energy
-    return Profile(config.task, config.batch_size, machine, *costs)
+    methods, of, rows = list(first.values()), cells[config.reference], data / name
+    training = profile_training(cells, rows, config.rounds, config.reference)
+    inference, second_copy = profile_inference(methods, rows, config.rounds)
+    return TaskProfile(
+        task=name,
+        batches={
+            method: Batch(cell.train.batch_size, cell.train.gradient_accumulation_steps)
+            for method, cell in first.items()
+        },
+        training=tuple(training),
+        memory=tuple(profile_memory(methods, rows, of)),
+        inference=tuple(inference),
+        second_copy=second_copy,
+        energy=tuple(profile_energy(cells, rows, meter)) if meter else (),
+    )
 
 
-def describe_machine(other_cpu_share: float) -> Machine:
-    """Return what the figures depend on besides the code."""
+def describe_machine(other_cpu_share: float, device: str = "cpu") -> Machine:
+    """Return what figures measured on `device` depend on besides the code."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return Machine(
         cpu=names[0] if names else platform.processor(),
         cores=psutil.cpu_count() or 1,
-        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        gpu=torch.cuda.get_device_name() if device == "cuda" else None,
         memory=psutil.virtual_memory().total,
         system=platform.platform(),
         torch=str(torch.__version__),
@@ -55,19 +73,18 @@ def describe_machine(other_cpu_share: float) -> Machine:
     )
 
 
-def measure_energy(cells: dict[str, RunConfig], data: Path, assumed_watts: float | None) -> Energy:
-    """Measure the energy of training, or estimate it if that is asked for, or say why not."""
-    device = torch.device(next(iter(cells.values())).train.device)
-    reason = None
+def find_meter(
+    device: torch.device, assumed_watts: float | None
+) -> tuple[EnergySource, Meter | None]:
+    """Return what measures energy, or estimates it if that is asked for, or why nothing does."""
     try:
-        meter: ZeusMeter | AssumedPower = ZeusMeter(device)
+        meter = ZeusMeter(device)
     except NotMeasurable as error:
-        reason = str(error)
         if assumed_watts is None:
-            return Energy(source=None, reason=reason)
-        meter = AssumedPower(assumed_watts)
-    costs = profile_energy(cells, data, meter)
-    return Energy(source="+".join(meter.sources), reason=reason, cells=tuple(costs))
+            return EnergySource(None, str(error)), None
+        estimate = AssumedPower(assumed_watts)
+        return EnergySource("+".join(estimate.sources), str(error)), estimate
+    return EnergySource("+".join(meter.sources), None), meter
 
 
 def watch_others() -> Callable[[], float]:

@@ -1,15 +1,17 @@
 """Seconds, tokens and joules of training steps, methods taking turns."""
 
 import math
+import random
 import statistics
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from peft_study.profiling.intervals import ratio
-from peft_study.profiling.meters import Meter, PhaseClock, synchronize
+from peft_study.profiling.meters import Meter, PhaseClock, clock_of, synchronize
 from peft_study.records.costs import EnergyCost, MeanAndStd, Recipe, StepCost, StepSeconds
 from peft_study.run_config import RunConfig
 from peft_study.training import loop
@@ -31,32 +33,32 @@ class Training:
         model = accelerator.prepare(loop.build(config, seed=1)[1])
         adamw = loop.make_optimizer(model, hyper)
         self.device = accelerator.device
-        self.clock = PhaseClock(self.device)
+        self.phases, self.clock = PhaseClock(self.device), clock_of(self.device)
         self.rows = len(train)
         self.tokens = sum(len(row) for row in train.columns["input_ids"])
         self.steps_per_epoch = math.ceil(len(train) / hyper.batch_size)
         self._steps = loop.training_steps(
-            model, adamw, train, task, hyper, 1, accelerator, phase=self.clock.phase
+            model, adamw, train, task, hyper, 1, accelerator, phase=self.phases.phase
         )
 
     def step(self) -> dict[str, float]:
         """Train one batch; return its seconds, as a whole and by phase, and its tokens."""
-        self.clock.take()
+        self.phases.take()
         synchronize(self.device)
-        begin = time.perf_counter()
+        begin = self.clock()
         tokens = next(self._steps).tokens
         synchronize(self.device)
-        return {"step": time.perf_counter() - begin, "tokens": tokens} | self.clock.take()
+        return {"step": self.clock() - begin, "tokens": tokens} | self.phases.take()
 
 
 def profile_training(
     configs: dict[str, RunConfig], data: Path, rounds: int, reference: str
 ) -> list[StepCost]:
-    """Measure training steps of every cell: one of each a round, in alternating order.
+    """Measure training steps of every cell: one of each a round, in an order that is drawn.
 
     Seconds per epoch come from those that each step took for a token: mean and std over the rounds.
-    The ratio of the step's seconds is to those of the cell `reference` in the same round, on the
-    same batch.
+    The ratio is of these, to those of the cell `reference` in the same round. Where both have one
+    batch size that is the ratio of their steps, on the same batch.
     """
     trainings = {name: Training(config, data) for name, config in configs.items()}
     for training in trainings.values():
@@ -64,19 +66,22 @@ def profile_training(
             training.step()
     found: dict[str, list[dict[str, float]]] = {name: [] for name in configs}
     for number in range(rounds):
-        for name in alternating(list(trainings), number):
+        for name in shuffled(trainings, number):
             found[name].append(trainings[name].step())
-    costs, seconds_of_reference = [], [row["step"] for row in found[reference]]
+    columns = {
+        name: {key: np.array([row[key] for row in rows]) for key in rows[0]}
+        for name, rows in found.items()
+    }
+    each = {name: column["step"] / column["tokens"] for name, column in columns.items()}
+    costs = []
     for name, training in trainings.items():
-        columns = {key: np.array([row[key] for row in found[name]]) for key in found[name][0]}
-        epochs = columns["step"] / columns["tokens"] * training.tokens
+        column, epochs = columns[name], each[name] * training.tokens
         per_epoch = MeanAndStd(float(epochs.mean()), float(epochs.std(ddof=1)))
-        tokens = float(sum(columns["tokens"]) / sum(columns["step"]))  # a second
+        tokens = float(sum(column["tokens"]) / sum(column["step"]))  # a second
         examples = tokens * training.rows / training.tokens
-        seconds = StepSeconds(**{key: float(columns[key].mean()) for key in (*PHASES, "step")})
-        against = ratio(columns["step"], seconds_of_reference)
-        recipe = Recipe.of(configs[name])
-        costs.append(StepCost(recipe, seconds, per_epoch, examples, tokens, against))
+        seconds = StepSeconds(**{key: float(column[key].mean()) for key in (*PHASES, "step")})
+        speeds = per_epoch, examples, tokens, ratio(each[name], each[reference])
+        costs.append(StepCost(Recipe.of(configs[name]), rounds, seconds, *speeds))
     return costs
 
 
@@ -85,7 +90,7 @@ def profile_energy(configs: dict[str, RunConfig], data: Path, meter: Meter) -> l
     trainings = {name: Training(config, data) for name, config in configs.items()}
     found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in configs}
     for number in range(-1, ENERGY_WINDOWS):  # the first warms up
-        for name in alternating(list(trainings), number):
+        for name in shuffled(trainings, number):
             window = measure_window(trainings[name], meter)
             if number >= 0 and not math.isnan(window[0]):
                 found[name].append(window)
@@ -110,7 +115,11 @@ def measure_window(training: Training, meter: Meter) -> tuple[float, float, int]
     return joules, time.perf_counter() - begin, steps
 
 
-def alternating(names: list[T], number: int) -> list[T]:
-    """Return `names` beginning with another in every round: what drifts, or warms up, cancels."""
-    start = number % len(names)
-    return names[start:] + names[:start]
+def shuffled(names: Iterable[T], number: int) -> list[T]:
+    """Return `names` in an order of their own for every round, always the same.
+
+    What drifts, warms up, or is left behind by whoever was measured before, falls on all alike.
+    """
+    drawn = list(names)
+    random.Random(number).shuffle(drawn)
+    return drawn

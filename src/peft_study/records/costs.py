@@ -25,10 +25,23 @@ class Recipe(Record):
         return cls(run.method, bottleneck=getattr(run.settings, "bottleneck", None))
 
 
-class Ratio(Record):
-    """A median ratio to a reference; its interval is None below six rounds."""
+class Batch(Record):
+    """The rows of a method's batches, and in how many pieces each is computed."""
 
-    median: float
+    rows: int
+    pieces: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}" + (f" in {self.pieces} pieces" if self.pieces > 1 else "")
+
+
+class Ratio(Record):
+    """A ratio to a reference, of medians over rounds or of means over processes, as its owner says.
+
+    The interval is None below six rounds, or two processes.
+    """
+
+    value: float
     low: float | None
     high: float | None
 
@@ -46,9 +59,10 @@ class MeanAndStd(Record):
 
 
 class StepCost(Record):
-    """What a training step costs: mean seconds, and their ratio to those of a reference."""
+    """What a training step costs: mean seconds; `ratio` is of epochs, to a reference's."""
 
     recipe: Recipe
+    n: int  # rounds
     seconds: StepSeconds
     seconds_per_epoch: MeanAndStd
     examples_per_second: float
@@ -65,17 +79,38 @@ class MemoryParts(Record):
     allocator: int
 
 
+class Amount(Record):
+    """Bytes, the mean over processes, with its interval, and as a ratio to the reference's mean."""
+
+    bytes: float
+    low: float | None
+    high: float | None
+    ratio: Ratio
+
+
+class MemoryUse(Record):
+    """Of training: at its peak, and on average while it lasts."""
+
+    peak: Amount
+    mean: Amount
+
+
 class MemoryCost(Record):
-    """Of training (see `peft_study.profiling.memory`), and of the files of a task's weights."""
+    """Of training, told both ways (see `peft_study.profiling.memory`), and of a task's files.
+
+    `as_measured` is all that the system says of a process: on CPUs its resident set, on CUDA what
+    NVML says of the device. `beyond_libraries` is without what a process that only imports the
+    libraries takes: on CPUs without its resident set, on CUDA what PyTorch has allocated.
+    """
 
     recipe: Recipe
-    peak: int
-    mean: float
+    n: int  # processes
+    as_measured: MemoryUse
+    beyond_libraries: MemoryUse
     parts: MemoryParts
     explained: int
     stored: int
-    peak_reserved: int | None = None  # this and the next are CUDA's alone
-    device_used: int | None = None
+    peak_reserved: int | None = None  # by PyTorch, on CUDA alone
 
 
 class Percentiles(Record):
@@ -85,7 +120,7 @@ class Percentiles(Record):
 
 
 class Latency(Record):
-    """Seconds over n rounds, and their ratio to the pretrained model's."""
+    """Seconds over n rounds, and their ratio to those of the model without adapters."""
 
     n: int
     seconds: Percentiles
@@ -93,11 +128,10 @@ class Latency(Record):
 
 
 class InferenceCost(Record):
-    """Latency: per example one by one and in batches of 64, and of the whole validation set."""
+    """Latency: of an example alone, and of the whole validation set in batches of 64."""
 
     recipe: Recipe
-    batch_1: Latency
-    batch_64: Latency
+    one_by_one: Latency
     validation_set: Latency
 
 
@@ -128,10 +162,6 @@ class EnergyCost(Record):
     watts: float
 
 
-class Energy(EnergySource, kw_only=True):
-    cells: tuple[EnergyCost, ...] = ()  # none without a source
-
-
 class Machine(Record):
     cpu: str
     cores: int
@@ -149,24 +179,26 @@ class Machine(Record):
 Row = TypeVar("Row", StepCost, MemoryCost, InferenceCost, EnergyCost)
 
 
-def _of(rows: Iterable[Row], method: str, merged: bool = False) -> Row | None:
+def _of(rows: Iterable[Row], method: str | None, merged: bool = False) -> Row | None:
     wanted = method, merged
     return next((r for r in rows if (r.recipe.method, r.recipe.merged) == wanted), None)
 
 
-class Profile(Record):
-    """`metrics/profile.json`: what every method costs on one task, and a lookup of each cost.
+class TaskProfile(Record):
+    """What every method costs on one task, and a lookup of each cost; None of what has none.
 
-    A method may be measured at several ranks: its own row is the first. None if it has none.
+    A method may be measured at several ranks: its own row is the first. `batches` are the study's,
+    by method. Full fine-tuning adds no module, so that its latency is the base model's, which has
+    no method; that of a second copy of this model says which differences are none.
     """
 
     task: str
-    batch_size: int
-    machine: Machine
+    batches: dict[str, Batch]
     training: tuple[StepCost, ...]
     memory: tuple[MemoryCost, ...]
     inference: tuple[InferenceCost, ...]
-    energy: Energy
+    second_copy: InferenceCost
+    energy: tuple[EnergyCost, ...]  # none without a source
 
     def step_of(self, method: str) -> StepCost | None:
         return _of(self.training, method)
@@ -174,11 +206,23 @@ class Profile(Record):
     def memory_of(self, method: str) -> MemoryCost | None:
         return _of(self.memory, method)
 
-    def inference_of(self, method: str, merged: bool = False) -> InferenceCost | None:
+    def inference_of(self, method: str | None, merged: bool = False) -> InferenceCost | None:
         return _of(self.inference, method, merged)
 
     def energy_of(self, method: str) -> EnergyCost | None:
-        return _of(self.energy.cells, method)
+        return _of(self.energy, method)
+
+
+class Profile(Record):
+    """`metrics/profile.json`: what every method costs, on each task of the profile."""
+
+    machine: Machine
+    energy: EnergySource
+    tasks: tuple[TaskProfile, ...]
+
+    def on(self, task: str) -> TaskProfile | None:
+        """Return the costs on a task; None if it was not measured on it."""
+        return next((found for found in self.tasks if found.task == task), None)
 
 
 class ParityDifference(Record):

@@ -99,6 +99,9 @@ def _shorten(values: dict[str, Any]) -> None:
     values["rehearsal"] = True
     own = [*values["seeds"], *range(1, SEEDS + 1)]
     values["seeds"] = list(dict.fromkeys(own))[:SEEDS]
+    for alone in values["only"].values():
+        if alone.get("seeds"):
+            alone["seeds"] = alone["seeds"][:SEEDS]
     values["profile"]["rounds"] = min(values["profile"]["rounds"], ROUNDS)
     values["runner"] |= {"backend": "local", "workers": 1}
     _set_epochs(values)

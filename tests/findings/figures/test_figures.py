@@ -90,15 +90,21 @@ def _profile(methods: tuple[MethodInfo, ...]) -> costs.Profile:
     ratio, base = costs.Ratio(0.8, None, None), costs.Ratio(1.0, None, None)
     slower, parts = costs.Ratio(1.1, 1.0, 1.2), costs.MemoryParts(*[10**8] * 6)
     models = (costs.Recipe(), *recipes, replace(recipes[0], merged=True))
-    return builders.profile(
+    found = builders.task_profile(
         "movie_polarity",
+        batches={method.name: costs.Batch(32, 1) for method in methods},
         training=tuple(
             builders.step(recipe, base if recipe.method == "full_ft" else ratio)
             for recipe in [*recipes, replace(recipes[0], rank=64)]
         ),
         memory=tuple(replace(builders.memory(r, 52 * 10**7, 5e8), parts=parts) for r in recipes),
-        inference=tuple(builders.latency(recipe, slower, slower) for recipe in models),
+        inference=tuple(
+            builders.latency(recipe, slower, slower)
+            for recipe in models
+            if recipe.method != "full_ft"
+        ),
     )
+    return builders.profile(found)
 
 
 def by_name(found: list[Figure]) -> dict[str, Figure]:
@@ -159,9 +165,11 @@ def test_rows_are_the_inputs() -> None:
 
     profile = results.profile
     assert profile
-    training = [replace(c, seconds=replace(c.seconds, forward=0.05)) for c in profile.training]
+    (task,) = profile.tasks
+    training = [replace(c, seconds=replace(c.seconds, forward=0.05)) for c in task.training]
     busy = replace(profile.machine, other_cpu_share=0.06)
-    profile = replace(profile, training=tuple(training), machine=busy)
+    task = replace(task, training=tuple(training))
+    profile = replace(profile, tasks=(task,), machine=busy)
     cells = (replace(cell, mean=0.123), *results.statistics.cells[1:])
     results = replace(results, statistics=builders.statistics(cells=cells), profile=profile)
     changed = by_name(figures(results, PUBLISHED))
@@ -176,7 +184,7 @@ def test_methods_have_labels_and_marks_of_their_own() -> None:
     assert all("BitFit" in render_svg(figure) for figure in by_method)
     assert [row["label"] for row in found["latency"].rows[::2]] == [
         *("LoRA (ours), r = 8", "LoRA (PEFT), r = 8", "AdapterH, bottleneck 16"),
-        *("Full fine-tuning", "BitFit", "LoRA (ours), r = 8, merged"),
+        *("BitFit", "LoRA (ours), r = 8, merged", "base model, a second copy"),
     ]
     key = charts.methods_key(["bitfit", *METHODS], made_up(others=(SIXTH,)).study)
     assert list(key.names) == [*METHODS, "bitfit"]

@@ -13,7 +13,7 @@ import made_up
 from peft_study.findings.page.render import render
 from peft_study.findings.page.words import conclusion, findings
 from peft_study.findings.results import Results
-from peft_study.records.costs import Energy, EnergyCost, Recipe
+from peft_study.records.costs import Batch, EnergyCost, EnergySource, Recipe
 from peft_study.records.study import TaskInfo
 
 EVIL = '</script><script>alert("1")</script><b>&'
@@ -60,9 +60,11 @@ def words(html: str) -> str:
         f"95.1 ± 0.2 76.5 ± 1.0 {MINUS}18.6 3",  # published
         "Low-Rank Adaptation of Large Language Models.",
         "Learning curves, made up.",  # figures
-        "LoRA (ours), r = 8 200.0 190.0 2.0 404.0 0.66 0.62 to 0.71 12.85 ± 1.11 1,068",  # steps
-        "816.5",  # memory
+        "LoRA (ours), r = 8 16 200.0 190.0 2.0 404.0 12.85 ± 1.11 0.66 0.62 to 0.71 1,068",  # steps
+        "as measured 816.5 – 0.78 0.76 to 0.79",  # memory
+        "beyond libraries 279.5",
         "27.80 23.10 to 49.70 0.98 0.79 to 1.42",  # latency
+        "Base model, a second copy 27.80 23.10 to 49.70 1.00 0.99 to 1.01",
         "Energy was not measured: RAPL cannot be read.",
         "film_review: LoRA (ours) 74.2 2 of 3 2.0 24.4",  # equal scores
         "LoRA (ours), r = 2, query+value 73,728 LoRA (ours), r = 16, query+value 589,824",  # parity
@@ -102,12 +104,15 @@ def test_the_findings_follow_the_numbers() -> None:
         [
             "LoRA (ours) trains 73,728 parameters besides the head, 0.32% of the 22,713,216 that "
             "full fine-tuning trains.",
-            "A training step of LoRA (ours) takes 0.66 times as long as one of full fine-tuning "
-            "(95% interval 0.62 to 0.71), on film_review in batches of 16.",
-            "It needs 816.5 MB at its peak against 1,048.8 MB (0.78 times, 537.0 MB of either "
-            "being libraries), and stores 0.3 MB per task against 90.9 MB.",
-            "Merged into the weights, it computes one example in 0.98 times the pretrained "
-            "model's time (95% interval 0.79 to 1.42), equal within noise.",
+            "An epoch of LoRA (ours) takes 0.66 times as long as one of full fine-tuning (95% "
+            "interval 0.62 to 0.71), on film_review in batches of 16.",
+            "It needs 816.5 MB at its peak against 1,048.8 MB on film_review: 0.78 times as much "
+            "(95% interval 0.76 to 0.79), and 0.55 times beyond what the libraries need (95% "
+            "interval 0.54 to 0.56). It stores 0.3 MB per task against 90.9 MB.",
+            "Merged into the weights, it takes 0.98 times the base model's time for one example "
+            "(95% interval 0.79 to 1.42) and 1.17 times for the validation set of film_review; a "
+            "second copy of the base model takes 1.00 times (95% interval 0.99 to 1.01) and 1.00 "
+            "times (95% interval 0.99 to 1.01).",
         ],
         [
             "Without results, and in no average: AdapterH on rating.",
@@ -232,8 +237,8 @@ def test_one_seed_has_no_intervals() -> None:
 def test_measured_energy_is_a_table() -> None:
     cells = (EnergyCost(made_up.LORA, 12.34, 394.9, 30.1),)
     for source, words_of_it in (("NVML", "was measured by NVML"), ("estimate", "is estimated")):
-        energy = Energy(cells=cells, source=source, reason=None)
-        profile = replace(made_up.profile(), energy=energy)
+        measured = EnergySource(source, None)
+        profile = replace(made_up.profile(energy=cells), energy=measured)
         said = words(page(made_up.results(profile=profile)))
         assert "LoRA (ours), r = 8 12.34 394.9 30.1" in said
         assert f"Energy {words_of_it}" in said
@@ -265,9 +270,10 @@ def test_costs_say_what_they_were_measured_at_where_the_study_trains_another() -
 def test_a_method_of_ones_own_appears_by_its_label() -> None:
     own = replace(builders.method("lora"), name="own", label="Own LoRA", place=5)
     study = made_up.study(methods=(*made_up.study().methods, own))
-    step = replace(made_up.profile().training[0], recipe=Recipe("own", 4))
-    profile = replace(made_up.profile(), training=(step,))
+    (costs,) = made_up.profile().tasks
+    step = replace(costs.training[0], recipe=Recipe("own", 4))
+    profile = made_up.profile(training=(step,), batches=costs.batches | {"own": Batch(8, 2)})
     parity = replace(made_up.parity(), settings={"own r=4": Recipe("own", 4)}, counts={"bert": {}})
     said = words(page(made_up.results(study=study, profile=profile, parity=parity)))
-    for shown in ("Own LoRA r 8", "Own LoRA – – – –", "Own LoRA, r = 4 200.0", "Own LoRA, r = 4 –"):
-        assert shown in said
+    for shown in (" r 8", " – – – –", ", r = 4 8 in 2 pieces 200.0", ", r = 4 –"):
+        assert f"Own LoRA{shown}" in said

@@ -69,7 +69,7 @@ def of_paired(
 
 def of_ratio(name: str, ratio: Ratio) -> Estimate:
     """Return a ratio of times."""
-    return Estimate(name, ratio.median, _interval(ratio))
+    return Estimate(name, ratio.value, _interval(ratio))
 
 
 def of_variations(name: str, above: StabilityPoint, below: StabilityPoint) -> list[Estimate]:

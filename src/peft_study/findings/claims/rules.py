@@ -7,16 +7,17 @@ from functools import partial
 
 import numpy as np
 
+from peft_study.findings.claims import costs
 from peft_study.findings.claims import estimates as est
 from peft_study.findings.claims.estimates import Finding, judge, listed, not_measured
 from peft_study.findings.comparisons import tested
 from peft_study.findings.published import first_epoch
 from peft_study.findings.results import Results
-from peft_study.findings.wording import busy, measured_with, number
+from peft_study.findings.wording import measured_with, number
 from peft_study.records.costs import Recipe
 
 POINT = 0.01  # of a metric, which is a fraction
-ADAPTERS_OVERHEAD = 1.2  # what Hu et al. 2021, table 1, find of adapters at batch size 1
+ROBERTA = "roberta-base"
 QUERY_VALUE, ALL_FOUR = ("query", "value"), ("query", "key", "value", "output")
 VALUE_OUTPUT, QUERY_KEY = ("value", "output"), ("query", "key")
 
@@ -43,82 +44,23 @@ def scores(other: str, lower: float, upper: float, results: Results) -> Finding:
 
 
 def parameters(results: Results) -> Finding:
-    found = {}
+    """Judge by the exact counts on RoBERTa-base, the source's model, which every study has."""
+    counts = results.parity.counts.get(ROBERTA, {}) if results.parity else {}
+    settings = results.parity.settings if results.parity else {}
+    there = {of: counts[name] for name, of in settings.items() if name in counts}
+    part, whole = there.get(Recipe("lora", 8, QUERY_VALUE)), there.get(Recipe("full_ft"))
+    if not part or not whole:
+        return not_measured("There are no counts of RoBERTa-base's parameters")
+    fewer = 1 - part.adapter / whole.total
+    text = f"On RoBERTa-base {_fewer(part.adapter, whole.total)}"
     for task in results.study.main_metrics:
         lora, full_ft = (results.cells.get((name, task)) for name in ("lora", "full_ft"))
         if lora and full_ft:
-            found[task] = lora.trainable.adapter, full_ft.trainable.total
-    if not found:
-        return _not_measured(results, "lora", "full_ft")
-    fewer, ours, full = min((1 - ours / full, ours, full) for ours, full in found.values())
-    text = f"{ours:,} instead of {full:,}, {_percent_down(fewer)} fewer"
-    if parity := results.parity:
-        counts = parity.counts.get("roberta-base", {})
-        there = {of: counts[name] for name, of in parity.settings.items() if name in counts}
-        part, whole = there.get(Recipe("lora", 8, QUERY_VALUE)), there.get(Recipe("full_ft"))
-        if part and whole:
-            ours, full = part.adapter, whole.total
-            text += f"; on RoBERTa-base, the source's model, {ours:,} instead of {full:,} would be "
-            text += f"{_percent_down(1 - ours / full)} fewer"
+            text += f"; on {results.study.model.short}, this study's model, "
+            text += _fewer(lora.trainable.adapter, full_ft.trainable.total)
+            break
     supported = round(fewer, 3) >= 0.997  # the source's figure has one decimal
-    return Finding(est.decided(not supported, supported), f"{text}.", tasks=tuple(found))
-
-
-def latency(method: str, merged: bool, results: Results) -> Finding:
-    """Judge that merged LoRA adds nothing to the encoder's latency, and adapters something."""
-    profile = results.profile
-    row = profile and profile.inference_of(method, merged)
-    if not profile or not row:
-        return _no_profile(results, method)
-    kinds = {"one by one": row.batch_1, "in batches of 64": row.batch_64}
-    found = [est.of_ratio(name, latency.ratio) for name, latency in kinds.items()]
-    text = "Latency relative to the model without adapters: "
-    measured = measured_with(row.recipe, results.study) + busy(profile.machine)
-    if not merged:
-        return judge(f"{text}{listed(found)}{measured}", found[:1], (profile.task,), lower=1)
-    ends = [estimate.interval for estimate in found if estimate.interval]
-    wide = {e: f", {e.interval[1] - e.interval[0]:.3f} wide" for e in found if e.interval}
-    text += "; ".join(f"{estimate}{wide.get(estimate, '')}" for estimate in found)
-    over, known = any(low > 1 for low, _ in ends), len(ends) == len(found)
-    within = known and all(low <= 1 <= high < ADAPTERS_OVERHEAD for low, high in ends)
-    if known and not over:
-        most = number(100 * (max(high for _, high in ends) - 1), "z.0f")
-        text += f"; an overhead of up to {most}% is not excluded"
-    return Finding(est.decided(over, within), f"{text}{measured}.", tasks=(profile.task,))
-
-
-def memory(wanted: float, contradicted_below: float, results: Results) -> Finding:
-    """Judge the memory that LoRA saves, peak and mean, the libraries apart."""
-    profile = results.profile
-    lora, full_ft = (profile and profile.memory_of(name) for name in ("lora", "full_ft"))
-    if not profile or not lora or not full_ft:
-        return _no_profile(results, "lora", "full_ft")
-    saved, texts, apart = [], [], full_ft.parts.libraries
-    for kind, ours, full in (("peak", lora.peak, full_ft.peak), ("mean", lora.mean, full_ft.mean)):
-        ours, full = ours - lora.parts.libraries, full - apart
-        saved.append(1 - ours / full)
-        change = f"{100 * abs(saved[-1]):.1f}% {'lower' if saved[-1] >= 0 else 'higher'}"
-        texts.append(f"{kind} {change}, {ours / 1e6:,.0f} MB instead of {full / 1e6:,.0f} MB")
-    less = max(saved) < contradicted_below or max(saved) <= 0
-    without = f", without the libraries' {apart / 1e6:,.0f} MB" if apart else ""
-    text = f"With LoRA{without}: {'; '.join(texts)}; single measurements"
-    text += f"{measured_with(lora.recipe, results.study)}."
-    return Finding(est.decided(less, min(saved) >= wanted), text, tasks=(profile.task,))
-
-
-def epochs(results: Results) -> Finding:
-    profile = results.profile
-    row = profile and profile.step_of("lora")
-    # Without full fine-tuning the profile's ratios are to LoRA itself.
-    if not profile or not row or not profile.step_of("full_ft"):
-        return _no_profile(results, "lora", "full_ft")
-    found = est.of_ratio("a step takes", row.ratio)
-    text = f"With LoRA {found} of full fine-tuning's time"
-    if found.interval:
-        most, least = (number(100 * (1 - end), "z.0f") for end in found.interval)
-        text += f", {least}% to {most}% less"
-    text += measured_with(row.recipe, results.study) + busy(profile.machine)
-    return judge(text, [found], (profile.task,), upper=0.65)
+    return Finding(est.decided(not supported, supported), f"{text}.")
 
 
 def energy(results: Results) -> Finding:
@@ -149,8 +91,8 @@ def energy(results: Results) -> Finding:
     if not found:
         return not_measured("No pair of runs has joules", missing)
     text = f"LoRA minus full fine-tuning, measured by {iso.energy.source}: {listed(found)}"
-    row = profile and profile.energy_of("lora")
-    text += measured_with(row.recipe, results.study) if row else ""
+    rows = [row for costs in (profile.tasks if profile else ()) if (row := costs.energy_of("lora"))]
+    text += measured_with(rows[0].recipe, results.study) if rows else ""
     return judge(text, found, tasks, lower=0, missing=missing)
 
 
@@ -251,20 +193,15 @@ def _not_measured(results: Results, *methods: str, missing: Sequence[str] = ()) 
     return not_measured(text, missing or _gaps(results, *methods))
 
 
-def _no_profile(results: Results, *methods: str) -> Finding:
-    names = " and ".join(_label(results, method) for method in methods)
-    measured = f"The profile does not measure {names}"
-    return not_measured(measured if results.profile else "The study has no profile")
-
-
 def _label(results: Results, method: str) -> str:
     """Return a method's label within a sentence, also of one that the study does not have."""
     return results.study.label(method).replace("Full", "full")
 
 
-def _percent_down(share: float) -> str:
-    """Show a share as a percentage, rounded down: 99.6999% is not shown as 99.700%."""
-    return f"{number(math.floor(share * 1e5) / 1e3, '.3f')}%"
+def _fewer(part: int, whole: int) -> str:
+    """Say how many fewer there are, rounded down: 99.6999% is not shown as 99.700%."""
+    down = math.floor((1 - part / whole) * 1e5) / 1e3
+    return f"{part:,} instead of {whole:,}, {number(down, '.3f')}% fewer"
 
 
 STATISTICS, PROFILE = ("metrics/statistics.json",), ("metrics/profile.json",)
@@ -274,13 +211,13 @@ SWEEP, ENERGY = ("metrics/statistics.json",), ("metrics/profile.json", "metrics/
 RULES: dict[str, tuple[Callable[[Results], Finding], tuple[str, ...]]] = {
     "lora_within_2_percent": (partial(scores, "full_ft", -2, math.inf), STATISTICS),
     "ours_within_1_1_points_of_loralib": (partial(scores, "loralib_lora", -1.1, 1.1), STATISTICS),
-    "fewer_parameters_99_7": (parameters, ("metrics/runs", "metrics/parity.json")),
-    "no_overhead_when_merged": (partial(latency, "lora", True), PROFILE),
-    "adapters_add_latency": (partial(latency, "adapter_h", False), PROFILE),
-    "memory_38_percent_lower": (partial(memory, 0.38, 0.38), PROFILE),
+    "fewer_parameters_99_7": (parameters, ("metrics/parity.json", "metrics/runs")),
+    "no_overhead_when_merged": (costs.merged_latency, PROFILE),
+    "adapters_add_latency": (costs.adapter_latency, PROFILE),
+    "memory_38_percent_lower": (partial(costs.memory, "mean", 0.38, 0.38), PROFILE),
     # "Up to" two thirds: less than that contradicts nothing, as long as something is saved.
-    "memory_two_thirds_lower": (partial(memory, 2 / 3, 0), PROFILE),
-    "epochs_40_to_48_percent_faster": (epochs, PROFILE),
+    "memory_two_thirds_lower": (partial(costs.memory, "peak", 2 / 3, 0), PROFILE),
+    "epochs_40_to_48_percent_faster": (costs.epochs, PROFILE),
     "energy_not_lower": (energy, ENERGY),
     "rank_1_within_1_point": (rank_1, SWEEP),
     "query_value_as_good_as_all_four": (partial(weights, QUERY_VALUE, ALL_FOUR, -0.5), SWEEP),

@@ -8,6 +8,8 @@ from peft_study.findings.figures.figure import Figure
 from peft_study.findings.results import PublishedRow, Results
 from peft_study.findings.wording import marked
 
+COSTS = (costs.step_time, costs.memory, costs.latency)
+
 
 def figures(results: Results, published: Sequence[PublishedRow]) -> list[Figure]:
     """Return the figures whose data are there; any part of the results may be missing."""
@@ -16,7 +18,6 @@ def figures(results: Results, published: Sequence[PublishedRow]) -> list[Figure]
     counted = [cell for cell in cells if (cell.method, cell.task) in results.cells]
     defined = [point for point in results.stability if point.cv is not None]
     ranks = {cell.rank for cell in results.main_sweep}
-    timed = [cell for cell in profile.inference if cell.recipe.method] if profile else []
     found = [
         scores.scores(results, cells, published) if cells else None,
         scores.parameters(results, counted) if counted else None,
@@ -25,9 +26,7 @@ def figures(results: Results, published: Sequence[PublishedRow]) -> list[Figure]
         sweep.rank_weights(results) if ranks else None,
         sweep.rank_curves(results) if len(ranks) > 1 else None,
         sweep.rank_learning_curves(results) if results.sweep_curves else None,
-        costs.step_time(profile, study) if profile and profile.training else None,
-        costs.memory(profile, study) if profile and profile.memory else None,
-        costs.latency(profile, timed, study) if profile and timed else None,
+        *([make(profile, study) for make in COSTS] if profile else []),
         equal_scores.equal_scores(results, iso) if iso and iso.runs else None,
     ]
     named = [(figure, marked(figure.title, study)) for figure in found if figure is not None]

@@ -8,9 +8,26 @@ from peft_study.findings import chance, wording
 from peft_study.findings.page import papers
 from peft_study.findings.page.words import conclusion, settles
 from peft_study.findings.results import PublishedRow, Results
-from peft_study.findings.wording import GAP, MINUS, interval, percent, points, two_digits
+from peft_study.findings.wording import (
+    GAP,
+    MINUS,
+    batches_of,
+    interval,
+    percent,
+    points,
+    two_digits,
+)
 from peft_study.records import Record
-from peft_study.records.costs import IsoAccuracy, MemoryParts, Parity, Profile, Ratio, Recipe
+from peft_study.records.costs import (
+    IsoAccuracy,
+    MemoryParts,
+    MemoryUse,
+    Parity,
+    Profile,
+    Ratio,
+    Recipe,
+    TaskProfile,
+)
 from peft_study.records.scores import Family, Rows
 from peft_study.records.study import StudyInfo
 
@@ -42,7 +59,8 @@ def tables(results: Results, published: Sequence[PublishedRow]) -> dict[str, lis
     """Return the tables that have rows, by the section of the page that shows them."""
     study, profile, parity = results.study, results.profile, results.parity
     equal = [_equal_scores(results.iso_accuracy, study)] if results.iso_accuracy else []
-    costs = [make(profile, study) for make in (_steps, _memory, _latency, _energy) if profile]
+    made = (_steps, _memory, _memory_parts, _latency, _energy)
+    costs = [make(of, profile, study) for of in profile.tasks for make in made] if profile else []
     found = {
         "scores": [
             _scores(results),
@@ -205,54 +223,87 @@ def _about(row: PublishedRow, study: StudyInfo) -> list[str]:
     return [name, row.model, method, papers.settings(row) or GAP, row.metric]
 
 
-def _steps(profile: Profile, study: StudyInfo) -> Table:
+def _steps(costs: TaskProfile, profile: Profile, study: StudyInfo) -> Table:
     rows = []
-    for cost in profile.training:
+    for cost in costs.training:
         phases = [f"{1000 * seconds:,.1f}" for seconds in vars(cost.seconds).values()]
         epoch = f"{cost.seconds_per_epoch.mean:.2f} ± {cost.seconds_per_epoch.std:.2f}"
-        found = [*phases, *_ratio(cost.ratio), epoch, f"{cost.tokens_per_second:,.0f}"]
-        rows.append([_measured(cost.recipe, study), *found])
-    head = ["Training", "Forward, ms", "Backward, ms", "Optimiser, ms", "Step, ms", "Ratio"]
-    head += ["95% interval", "Epoch, s", "Tokens/s"]
-    caption = f"A training step on {profile.task}, batches of {profile.batch_size}"
-    notes = ("Ratio: median over rounds of the step's time to the reference's (ratio 1).",)
-    return Table("steps", caption, head, rows, [PROFILE], notes=notes)
+        found = [*phases, epoch, *_ratio(cost.ratio), f"{cost.tokens_per_second:,.0f}"]
+        batch = str(costs.batches[str(cost.recipe.method)])
+        rows.append([_measured(cost.recipe, study), batch, *found])
+    head = ["Training", "Batch", "Forward, ms", "Backward, ms", "Optimiser, ms", "Step, ms"]
+    head += ["Epoch, s", "Ratio", "95% interval", "Tokens/s"]
+    notes = ("Ratio: median over rounds of an epoch's time to the reference's (ratio 1).",)
+    name, caption = f"steps-{costs.task}", f"A training step on {costs.task}"
+    return Table(name, caption, head, rows, [PROFILE], notes=notes)
 
 
-def _memory(profile: Profile, study: StudyInfo) -> Table:
+def _memory(costs: TaskProfile, profile: Profile, study: StudyInfo) -> Table:
     rows = []
-    for cost in profile.memory:
-        sizes = [*vars(cost.parts).values(), cost.explained, cost.peak, cost.mean, cost.stored]
+    for cost in costs.memory:
+        for counted in ("as_measured", "beyond_libraries"):
+            use: MemoryUse = getattr(cost, counted)
+            row = [_measured(cost.recipe, study), counted.replace("_", " ")]
+            for found in (use.peak, use.mean):
+                row += [wording.megabytes(found.bytes)]
+                row += [interval(found.low, found.high, wording.megabytes), *_ratio(found.ratio)]
+            rows.append(row)
+    head = ["Memory", "Counted"]
+    for heading in ("Peak, MB", "Mean, MB"):
+        head += [heading, "95% interval", "Ratio", "95% interval"]
+    n = max((cost.n for cost in costs.memory), default=0)
+    caption = f"Memory of training on {costs.task}, {batches_of(costs.batches, study)}"
+    notes = (
+        f"{wording.memory_words(profile.machine)} Means of n = {n} processes each, and ratios to "
+        "the reference's (ratio 1).",
+    )
+    return Table(f"memory-{costs.task}", caption, head, rows, [PROFILE], (1,), notes)
+
+
+def _memory_parts(costs: TaskProfile, profile: Profile, study: StudyInfo) -> Table:
+    rows = []
+    for cost in costs.memory:
+        peak = cost.beyond_libraries if profile.machine.gpu else cost.as_measured
+        sizes = [*vars(cost.parts).values(), cost.explained, peak.peak.bytes, cost.stored]
         rows.append([_measured(cost.recipe, study), *map(wording.megabytes, sizes)])
     parts = [part.name.replace("_", " ").capitalize() for part in fields(MemoryParts)]
-    head = ["Memory", *parts, "Explained", "Peak", "Mean", "Stored per task"]
+    head = ["Memory", *parts, "Explained", "Peak", "Stored per task"]
     note = "Of activations and gradients only the larger counts as explained, since one grows "
     note += "while the other shrinks, unless batches are computed in pieces."
-    return Table("memory", "Memory of training, MB", head, rows, [PROFILE], notes=(note,))
+    name, caption = f"memory-parts-{costs.task}", f"What explains the peak on {costs.task}, MB"
+    return Table(name, caption, head, rows, [PROFILE], notes=(note,))
 
 
-def _latency(profile: Profile, study: StudyInfo) -> Table:
+def _latency(costs: TaskProfile, profile: Profile, study: StudyInfo) -> Table:
     head, rows = ["Inference"], []
-    for heading in ("One by one, ms", "In 64s, ms", "Validation set, s"):
+    for heading in ("One by one, ms", "Validation set, s"):
         head += [heading, "5th to 95th percentile", "Ratio", "95% interval"]
-    for cost in profile.inference:
-        row = [_measured(cost.recipe, study)]
-        for kind, scale in ((cost.batch_1, 1000), (cost.batch_64, 1000), (cost.validation_set, 1)):
+    named = [(_measured(cost.recipe, study), cost) for cost in costs.inference]
+    for label, cost in [
+        *named,
+        (f"{_measured(Recipe(), study)}, a second copy", costs.second_copy),
+    ]:
+        row = [label]
+        for kind, scale in ((cost.one_by_one, 1000), (cost.validation_set, 1)):
             low, high = scale * kind.seconds.p5, scale * kind.seconds.p95
             row += [two_digits(scale * kind.seconds.median), interval(low, high, two_digits)]
             row += _ratio(kind.ratio)
         rows.append(row)
-    caption = "Latency: an example alone, an example in a batch of 64, the validation set"
-    notes = ("Ratio: median over rounds of the time to that of the pretrained model.",)
-    return Table("latency", caption, head, rows, [PROFILE], notes=notes)
+    caption = f"Latency on {costs.task}: an example alone, the validation set in batches of 64"
+    notes = (
+        "Ratio: median over rounds of the time to that of the base model, which is also what full "
+        "fine-tuning leaves. A second copy of it says which ratios cannot be told from 1.",
+    )
+    return Table(f"latency-{costs.task}", caption, head, rows, [PROFILE], notes=notes)
 
 
-def _energy(profile: Profile, study: StudyInfo) -> Table:
+def _energy(costs: TaskProfile, profile: Profile, study: StudyInfo) -> Table:
     head, rows = ["Training", "J per step", "J per epoch", "W"], []
-    for cost in profile.energy.cells:
+    for cost in costs.energy:
         joules = f"{cost.joules_per_step:.2f}", f"{cost.joules_per_epoch:,.1f}"
         rows.append([_measured(cost.recipe, study), *joules, f"{cost.watts:.1f}"])
-    return Table("energy", f"Energy of training ({profile.energy.source})", head, rows, [PROFILE])
+    caption = f"Energy of training on {costs.task} ({profile.energy.source})"
+    return Table(f"energy-{costs.task}", caption, head, rows, [PROFILE])
 
 
 def _equal_scores(found: IsoAccuracy, study: StudyInfo) -> Table:
@@ -344,7 +395,7 @@ def _setting(recipe: Recipe, study: StudyInfo) -> str:
 
 
 def _ratio(ratio: Ratio) -> list[str]:
-    return [two_digits(ratio.median), interval(ratio.low, ratio.high, two_digits)]
+    return [two_digits(ratio.value), interval(ratio.low, ratio.high, two_digits)]
 
 
 def _median(values: Iterable[float | None]) -> str:

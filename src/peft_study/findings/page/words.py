@@ -10,6 +10,7 @@ from peft_study.findings.wording import (
     BUSY,
     GAP,
     TRY,
+    batches_of,
     cell_name,
     interval,
     megabytes,
@@ -20,7 +21,7 @@ from peft_study.findings.wording import (
     unlearned_words,
 )
 from peft_study.findings.wording import two_digits as times
-from peft_study.records.costs import EnergySource, Profile, Ratio, Recipe
+from peft_study.records.costs import EnergySource, Profile, Ratio, Recipe, TaskProfile
 from peft_study.records.scores import Difference, Paired
 from peft_study.records.study import MethodInfo, StudyInfo
 
@@ -146,7 +147,7 @@ def _match(results: Results, lora: MethodInfo | None, full: MethodInfo | None) -
         tasks.append(task)
         row = rows.get(task.name)
         if row is None or row.mean is None:
-            why = "because results are missing" if row is None else "for want of a seed of both"
+            why = "for want of a seed that both have" if row else "because results are missing"
             sentences.append(f"{task.name}: not compared, {why}.")
             continue
         verdict, words = conclusion(row, results.study)
@@ -209,31 +210,59 @@ def _costs(results: Results, lora: MethodInfo, full: MethodInfo | None) -> list[
         )
     if not profile:
         return [*sentences, "Time and memory were not measured."]
-    step, memory = profile.step_of(lora.name), profile.memory_of(lora.name)
-    if step and full and profile.step_of(full.name):
-        sentences.append(
-            f"A training step of {lora.label} takes {times(step.ratio.median)} times as long as "
-            f"one of full fine-tuning{_within(step.ratio, times)}, on {profile.task} in batches "
-            f"of {profile.batch_size}{_measured(step.recipe, lora)}."
+    return sentences + [
+        sentence
+        for costs in profile.tasks
+        for sentence in (
+            _step_words(costs, results.study, lora, full),
+            _memory_words(costs, lora, full),
+            _merged_words(costs, lora),
         )
-    if memory and full and (whole := profile.memory_of(full.name)):
-        libraries = memory.parts.libraries
-        of_them = f", {megabytes(libraries)} MB of either being libraries" if libraries else ""
-        sentences.append(
-            f"It needs {megabytes(memory.peak)} MB at its peak against {megabytes(whole.peak)} MB "
-            f"({times(memory.peak / whole.peak)} times{of_them}), and stores "
-            f"{megabytes(memory.stored)} MB per task against {megabytes(whole.stored)} MB"
-            f"{_measured(memory.recipe, lora)}."
-        )
-    if merged := profile.inference_of(lora.name, merged=True):
-        ratio = merged.batch_1.ratio
-        same = ratio.low and ratio.high and ratio.low <= 1 <= ratio.high
-        sentences.append(
-            f"Merged into the weights, it computes one example in {times(ratio.median)} times the "
-            f"pretrained model's time{_within(ratio, times)}"
-            f"{', equal within noise' if same else ''}{_measured(merged.recipe, lora)}."
-        )
-    return sentences
+        if sentence
+    ]
+
+
+def _step_words(
+    costs: TaskProfile, study: StudyInfo, lora: MethodInfo, full: MethodInfo | None
+) -> str:
+    step = costs.step_of(lora.name)
+    if not step or not full or not costs.step_of(full.name):
+        return ""
+    compared = {name: costs.batches[name] for name in (lora.name, full.name)}
+    return (
+        f"An epoch of {lora.label} takes {times(step.ratio.value)} times as long as one of full "
+        f"fine-tuning{_within(step.ratio, times)}, on {costs.task} in "
+        f"{batches_of(compared, study)}{_measured(step.recipe, lora)}."
+    )
+
+
+def _memory_words(costs: TaskProfile, lora: MethodInfo, full: MethodInfo | None) -> str:
+    memory, whole = costs.memory_of(lora.name), full and costs.memory_of(full.name)
+    if not memory or not whole:
+        return ""
+    ours, beyond = memory.as_measured.peak, memory.beyond_libraries.peak.ratio
+    return (
+        f"It needs {megabytes(ours.bytes)} MB at its peak against "
+        f"{megabytes(whole.as_measured.peak.bytes)} MB on {costs.task}: {times(ours.ratio.value)} "
+        f"times as much{_within(ours.ratio, times)}, and {times(beyond.value)} times beyond what "
+        f"the libraries need{_within(beyond, times)}. It stores {megabytes(memory.stored)} MB per "
+        f"task against {megabytes(whole.stored)} MB{_measured(memory.recipe, lora)}."
+    )
+
+
+def _merged_words(costs: TaskProfile, lora: MethodInfo) -> str:
+    merged, copy = costs.inference_of(lora.name, merged=True), costs.second_copy
+    if not merged:
+        return ""
+    alone, whole = merged.one_by_one.ratio, merged.validation_set.ratio
+    floor = copy.one_by_one.ratio, copy.validation_set.ratio
+    return (
+        f"Merged into the weights, it takes {times(alone.value)} times the base model's time for "
+        f"one example{_within(alone, times)} and {times(whole.value)} times for the validation set "
+        f"of {costs.task}{_within(whole, times)}; a second copy of the base model takes "
+        f"{times(floor[0].value)} times{_within(floor[0], times)} and {times(floor[1].value)} "
+        f"times{_within(floor[1], times)}{_measured(merged.recipe, lora)}."
+    )
 
 
 def _unsaid(results: Results, claims: Sequence[Claim]) -> list[str]:
