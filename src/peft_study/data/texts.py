@@ -9,7 +9,6 @@ _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\uffa0\ufe00-\ufe0f"
     "\U000e0100-\U000e01ef]"
 )
-_ENCLOSED = re.compile("<([^<>]*)>")
 
 
 class _Compared(dict[int, int | None]):
@@ -34,10 +33,21 @@ def spelling(text: str) -> str:
     kept. A text of punctuation alone, say ":-)", is its own spelling.
     """
     lowered = unicodedata.normalize("NFD", text).lower()
-    kept = lowered.translate(_COMPARED)
-    while (inner := _ENCLOSED.sub(r"\1", kept)) != kept:
-        kept = inner
-    return kept or "".join(lowered.split())
+    return _without_angles(lowered.translate(_COMPARED)) or "".join(lowered.split())
+
+
+def _without_angles(text: str) -> str:
+    """Leave out each pair of < and > in one pass, however deep they lie in one another."""
+    if "<" not in text:
+        return text
+    opened: list[int] = []
+    enclosing: set[int] = set()
+    for place, sign in enumerate(text):
+        if sign == "<":
+            opened.append(place)
+        elif sign == ">" and opened:
+            enclosing |= {opened.pop(), place}
+    return "".join(sign for place, sign in enumerate(text) if place not in enclosing)
 
 
 def is_empty(text: str) -> bool:
