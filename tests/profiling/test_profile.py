@@ -40,7 +40,7 @@ def prepared(name: str) -> PrepareConfig:
 def test_a_profile_has_every_part(
     model_path: Path, learnable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_of, "PROCESSES", 1)
+    monkeypatch.setattr(profile, "PROCESSES", 1)
     lora, full_ft = Recipe("lora", 4, ("query", "value")), Recipe("full_ft")
     adapter = Recipe("adapter_h", bottleneck=4)
     recipes = {lora, adapter, full_ft}

@@ -23,8 +23,8 @@ from peft_study.study import load_study
 # What makes a rehearsal small.
 CHANGED = {"rehearsal", "name", "revision", "folder", "seeds", "epochs", "train_rows", "rounds"}
 CHANGED |= {"validation_rows", "backend", "workers"}
-# One of each kind: from an intermediate task, beside AdapterH; a sweep, of DeBERTa.
-KINDS = ("hu_table2_restricted_bottleneck_8", "keyquery_deberta")
+# One of each kind: tasks that start from an intermediate one; a sweep alone.
+KINDS = ("hu_table2_roberta_base", "chu_table3")
 
 
 @pytest.mark.parametrize("name", presets.names())

@@ -261,6 +261,11 @@ def test_what_starts_from_a_failed_run_has_no_result_either(study: Study) -> Non
     assert "failure" in read_json(runs.directory / "seed-2/run.json")
 
 
+def test_a_study_of_a_sweep_alone_has_a_folder_of_starts_too(study: Study) -> None:
+    train_starts(InitConfig({}, {}), study.data, study.folder / "init", local())
+    assert (study.folder / "init").is_dir()
+
+
 def test_auto_uses_every_core_that_memory_allows(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Rehearse one study, or all of `studies/`: `python -m peft_study.rehearsal [STUDY]`."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -58,7 +59,8 @@ def rehearse(name: str) -> Outcome:
         )
     seconds, printed = time.perf_counter() - clock, log.read_text(encoding="utf-8")
     if found.returncode or "Traceback" in printed:
-        errors = [line for line in printed.splitlines() if "rror" in line] or ["no error is named"]
+        named = re.findall("^.*(?:error:|ERROR|Error:).*$", printed, re.MULTILINE)
+        errors = named or ["no error is named"]
         return Outcome(name, seconds, error=f"{errors[0]} ({log})")
     published = read_json(folder / "metrics/published.json")
     gaps = read_json(folder / "metrics/statistics.json")["gaps"]

@@ -17,7 +17,7 @@ from peft_study.study import Study
 
 PUBLISHED_MODELS = Path(__file__).parent.parent / "parity/published_models.json"
 PIPELINE = ("dvc.yaml", "requirements.lock", ".dvcignore", "stages", "src/peft_study")
-EPOCHS, SEEDS, ROUNDS = 2, 2, 3
+EPOCHS, SEEDS, ROUNDS = 2, 2, 2
 
 
 def write_small(name: str, folder: Path) -> None:

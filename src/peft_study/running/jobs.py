@@ -102,6 +102,7 @@ def train_starts(config: InitConfig, data: Path, directory: Path, runner: Runner
         run_cells(list(cells.values()), runner)
     else:
         print("mnli_init: no task starts from the intermediate task, nothing to train")
+    directory.mkdir(exist_ok=True)  # a study of a sweep alone has no starts, but DVC wants a folder
     for method, source in config.starts.items():
         start, failure = directory / method / "start", None
         if source:
