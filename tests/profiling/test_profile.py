@@ -10,7 +10,6 @@ import torch
 from conftest import LORA, make_config
 from peft_study.data.tasks import TASKS
 from peft_study.encoders.architectures import ARCHITECTURES
-from peft_study.profiling import memory as memory_of
 from peft_study.profiling import meters, profile
 from peft_study.profiling import steps as training
 from peft_study.profiling.inference import BASE
