@@ -307,18 +307,27 @@ def test_latencies_are_of_merged_models_and_of_two_copies_of_the_same(
     assert (second.one_by_one.n, second.validation_set.n) == (7, 7)
 
 
-def test_no_two_models_share_memory(model_path: Path) -> None:
+def test_no_two_models_that_are_measured_share_memory(
+    model_path: Path, learnable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those whose weights are mapped from one file find them in caches that others have filled."""
-    configs = [make_config(name, model_path) for name in ("lora", "peft_lora", "adapter_h")]
-    models = inference.build_models(configs, loop.make_accelerator(configs[0].train))
-    places = [
-        tensor.data_ptr()
-        for model in models.values()
-        for tensor in (*model.parameters(), *model.buffers())
-    ]
-    assert len(models) == 6
+    methods = ("lora", "peft_lora", "loralib_lora", "adapter_h")
+    seen: dict[int, list[int]] = {}
+
+    def look(model: Any, batch: Any) -> None:
+        assert not model.training
+        tensors = (*model.parameters(), *model.buffers())
+        seen[id(model)] = [tensor.data_ptr() for tensor in tensors]
+        kept.append(model)
+
+    kept: list[Any] = []
+    monkeypatch.setattr(inference, "classify", look)
+    configs = [make_config(name, model_path) for name in methods]
+    inference.profile_inference(configs, learnable, 1)
+    places = [place for mine in seen.values() for place in mine]
+    # Our LoRA merged and not, two copies of the base model; new ones of all in the second round.
+    assert len(seen) == 2 * (len(methods) + 3)
     assert len(set(places)) == len(places)
-    assert not any(model.training for model in models.values())
 
 
 class Lamp:
