@@ -160,7 +160,7 @@ def latency(
 ) -> costs.InferenceCost:
     """Return latencies by their ratios, and the median seconds of each."""
     times = Percentiles(seconds, 0.0231, 0.0497)
-    return costs.InferenceCost(recipe, Latency(12, times, one), Latency(6, times, whole))
+    return costs.InferenceCost(recipe, Latency(12, times, one), Latency(12, times, whole))
 
 
 def machine(**changes: Any) -> costs.Machine:

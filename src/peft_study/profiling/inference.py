@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,10 @@ from peft_study.training import loop
 from peft_study.training.batches import Split, by_length, load_splits
 from peft_study.training.packing import classify, pack
 
-BASE, SECOND_COPY = Recipe(), "second copy"
-WARM_UP = 2
+BASE, SECOND_COPY = Recipe(), Recipe("second copy")
 ONE_BY_ONE = 10  # examples in a round
-FEWEST = 6  # rounds without which there is no interval
 
-Models = dict[Recipe | str, PreTrainedModel]
+Models = dict[Recipe, PreTrainedModel]
 
 
 def profile_inference(
@@ -34,9 +31,9 @@ def profile_inference(
 ) -> tuple[list[InferenceCost], InferenceCost]:
     """Measure latency of the model without adapters, of each method's, and of our LoRA's, merged.
 
-    Models take turns at every batch, in an order that is drawn for it. In each of the `rounds` that
-    is a few single examples of the prepared task's validation split; in every other of them, but
-    in six at least if there are as many, also the whole split, in batches of like lengths.
+    Models take turns at every batch, in an order that is drawn for it: in each of the `rounds` at a
+    few single examples of the prepared task's validation split, and at the whole of it, in batches
+    of like lengths.
 
     Also returns what a second copy of the model without adapters takes, as a ratio to the first:
     as far as its interval reaches, the measurement cannot tell a model from another.
@@ -46,25 +43,25 @@ def profile_inference(
     models = build_models(configs, accelerator)
     whole = list(by_length(validation, loop.EVALUATION_BATCH))
     found = []
-    for number in range(-WARM_UP, rounds):
-        begin = max(number, 0) * ONE_BY_ONE
-        alone = [[row % len(validation)] for row in range(begin, begin + ONE_BY_ONE)]
-        found.append(seconds_of(models, validation, alone, number, accelerator))
-    passes = [
-        seconds_of(models, validation, whole, number, accelerator)
-        for number in range(-1, min(rounds, max(FEWEST, rounds // 2)))
-    ]
-    alone_by_model = {name: [row[name] / ONE_BY_ONE for row in found[WARM_UP:]] for name in models}
-    whole_by_model = {name: [row[name] for row in passes[1:]] for name in models}
-    costs = [
+    for number in range(-1, rounds):  # the first warms up
+        copy_anew(models, number)
+        rows = range(max(number, 0) * ONE_BY_ONE, (max(number, 0) + 1) * ONE_BY_ONE)
+        alone = [[row % len(validation)] for row in rows]
+        timed = [seconds_of(models, validation, b, number, accelerator) for b in (alone, whole)]
+        found.append(timed)
+    per_example, together = (
+        {name: [timed[kind][name] / rows for timed in found[1:]] for name in models}
+        for kind, rows in enumerate((ONE_BY_ONE, 1))
+    )
+    second_copy, *costs = (
         InferenceCost(
-            name if isinstance(name, Recipe) else BASE,
-            describe(alone_by_model[name], alone_by_model[BASE]),
-            describe(whole_by_model[name], whole_by_model[BASE]),
+            name,
+            describe(per_example[name], per_example[BASE]),
+            describe(together[name], together[BASE]),
         )
         for name in models
-    ]
-    return costs[1:], costs[0]
+    )
+    return costs, replace(second_copy, recipe=BASE)
 
 
 def build_models(configs: Sequence[RunConfig], accelerator: Accelerator) -> Models:
@@ -72,9 +69,7 @@ def build_models(configs: Sequence[RunConfig], accelerator: Accelerator) -> Mode
 
     BASE is what full fine-tuning adapts, without adapters, so that this has no model of its own.
     The weights are those at the start of training, with our LoRA's B drawn at random: what they are
-    does not change the time. Where they lie does: models whose weights are mapped from one file
-    find them in the processor's caches, where the others have left them, and are up to 4% faster
-    than one whose weights were merged. So each has a copy of its own.
+    does not change the time.
     """
     plain = replace(
         configs[0], method="full_ft", module=METHODS["full_ft"].module, settings=FullFtSettings()
@@ -89,10 +84,18 @@ def build_models(configs: Sequence[RunConfig], accelerator: Accelerator) -> Mode
             randomise(model)
             merged = models[Recipe.of(config, merged=True)] = copy.deepcopy(model)
             lora.merge(merged)
-    for model in models.values():
-        for tensor in chain(model.parameters(), model.buffers()):
-            tensor.data = tensor.data.clone()
     return {name: accelerator.prepare(model).eval() for name, model in models.items()}
+
+
+def copy_anew(models: Models, number: int) -> None:
+    """Replace models by copies in memory of their own, in the order of round `number`.
+
+    Models whose weights are mapped from one file find them in the processor's caches, where the
+    others have left them, and are up to 4% faster than one whose weights were merged. Where a copy
+    lies may matter, too: with new ones in every round that is chance, which the intervals cover.
+    """
+    for name in shuffled(models, number):
+        models[name] = copy.deepcopy(models[name])
 
 
 @torch.no_grad()
@@ -107,7 +110,7 @@ def randomise(model: PreTrainedModel) -> None:
 @torch.no_grad()
 def seconds_of(
     models: Models, split: Split, batches: list[list[int]], number: int, accelerator: Accelerator
-) -> dict[Recipe | str, float]:
+) -> dict[Recipe, float]:
     """Return the seconds that each model takes for `batches`, from tokens to logits.
 
     `number` is the round's, from which the order of the models is drawn for every batch.
