@@ -17,9 +17,11 @@ import pyarrow.compute as pc
 from peft_study.data.metrics import score
 from peft_study.data.sources import Row, load_source
 from peft_study.data.tasks import Task
+from peft_study.encoders.layout import complete
 from peft_study.encoders.pretrained import model_config, model_folder
 from peft_study.errors import StudyError, first_line
 from peft_study.files import write_json
+from peft_study.run_config import Encoder
 from peft_study.stage_configs import PrepareConfig, PrepareConfigs
 
 HELD_OUT = 0.2  # the share of a source's groups from which validation rows are drawn
@@ -98,14 +100,8 @@ def _write_splits(
 ) -> dict[str, Any]:
     """Tokenise the rows of both sides, write and verify them; return their summary."""
     task, encoder = config.definition, config.encoder
-    train, held_out = (tokenise(side, tokenizer, config.max_length) for side in sides)
-    vocabulary = model_config(encoder.name, encoder.revision)["vocab_size"]
-    highest = max(pc.max(pc.list_flatten(t["input_ids"])).as_py() for t in (train, held_out))
-    if highest >= vocabulary:
-        raise StudyError(
-            f"model.name is '{encoder.name}': its tokeniser gives token {highest}, its weights "
-            f"have {vocabulary}: the tokeniser is another model's"
-        )
+    tokens = (tokenise(side, tokenizer, config.max_length) for side in sides)
+    train, held_out = (as_read(table, encoder) for table in tokens)
     if (len(train), len(held_out)) != tuple(map(len, sides)):
         raise RuntimeError(f"{directory}: rows were lost when they were tokenised")
     seen = set(map(tuple, held_out["input_ids"].to_pylist()))
@@ -239,6 +235,29 @@ def tokenise(rows: list[Row], tokenizer: Any, max_length: int) -> pa.Table:
         if name in encoded:
             columns[name] = pa.array(encoded[name], pa.list_(pa.int32()))
     return pa.table(columns | {"label": [row.label for row in rows]})
+
+
+def as_read(table: pa.Table, encoder: Encoder) -> pa.Table:
+    """Return tokens as `encoder` reads them: without their types where it tells none apart.
+
+    Raises StudyError if it has no embedding of a token or of a type.
+    """
+    shape = complete(model_config(encoder.name, encoder.revision))
+    if shape.get("type_vocab_size", 2) < 2 and "token_type_ids" in table.column_names:
+        table = table.drop_columns("token_type_ids")
+    for name, what, size in (
+        ("input_ids", "token", "vocab_size"),
+        ("token_type_ids", "token type", "type_vocab_size"),
+    ):
+        if name not in table.column_names or size not in shape:
+            continue
+        highest = pc.max(pc.list_flatten(table[name])).as_py() or 0
+        if highest >= shape[size]:
+            raise StudyError(
+                f"model.name is '{encoder.name}': its tokeniser gives {what} {highest}, its "
+                f"weights have {shape[size]}: the tokeniser is another model's"
+            )
+    return table
 
 
 def verify(directory: Path, rows: list[Row], tokenizer: Any, max_length: int) -> None:

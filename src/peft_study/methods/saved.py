@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from peft_study.encoders.architectures import architecture
-from peft_study.encoders.backbone import head_parameters, projections
+from peft_study.encoders.backbone import head_modules, head_parameters, projections
 from peft_study.errors import StudyError
 from peft_study.files import read_json, replacing, write_json
 from peft_study.methods import Method
@@ -68,7 +68,7 @@ def adapter_config(model: PreTrainedModel, settings: LoraSettings) -> dict[str, 
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,
         "target_modules": sorted(projections(model, list(settings.targets))),
-        "modules_to_save": sorted({name.split(".")[0] for name in head_parameters(model)}),
+        "modules_to_save": sorted(head_modules(model)),
         "bias": "none",
         "fan_in_fan_out": False,
         "use_dora": False,

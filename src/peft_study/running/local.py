@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from peft_study.data.draws import rows_of
-from peft_study.encoders.pretrained import model_config, model_folder
+from peft_study.encoders.pretrained import model_config, model_folder, weight_files
 from peft_study.errors import StudyError
 from peft_study.files import read_json
 from peft_study.methods import METHODS
@@ -107,7 +107,7 @@ def estimated_bytes(cell: Cell) -> float:
     """
     run, hyper = cell.config.run, cell.config.run.train
     encoder = run.encoder.name, run.encoder.revision
-    weights = sum(file.stat().st_size for file in model_folder(*encoder).glob("*.safetensors"))
+    weights = sum(file.stat().st_size for file in weight_files(model_folder(*encoder)))
     shape, folders = model_config(*encoder), {rows_of(cell.data, n) for n in cell.config.seeds}
     found = [split for at in folders for split in read_json(at / "summary.json")["splits"].values()]
     longest = max(split["token_length_percentiles"]["100"] for split in found)
