@@ -303,7 +303,10 @@ def _report(study: Study) -> StudyInfo:
             for place, name in enumerate(METHODS)
             if name in study.methods
         ),
-        tasks=tuple(TaskInfo(name, task.metrics[0], task.labels) for name, task in defined.items()),
+        tasks=tuple(
+            TaskInfo(name, task.metrics[0], task.labels, study.tasks[name].max_length)
+            for name, task in defined.items()
+        ),
         report=study.train.report,
         mnli_init=InitInfo(init.mode, init.task, tuple(study.starters)),
         sweep=SweepInfo(sweep.task, tuple(sweep.ranks), weights),

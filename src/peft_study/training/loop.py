@@ -149,7 +149,7 @@ def train_run(
         with torch.no_grad():
             for name, parameter in reportable.items():
                 parameter.copy_(run.kept[name])
-        saved.save_adapter(model, method, config.settings, directory / ADAPTER)
+        saved.save_adapter(model, method, config.settings, directory / ADAPTER, start)
     write_json(directory / "run.json", about | {"steps": run.step, "reported_step": run.reported})
     value = next(row[metric] for row in run.history if row["step"] == run.reported)
     return RunResult(metric, value, run.reported, run.step, run.seconds)
