@@ -35,6 +35,7 @@ from peft_study.run_config import (
 )
 from peft_study.training.batches import Split, by_length, load_splits, longest_first, training_order
 from peft_study.training.dropout import use_fast_dropout
+from peft_study.training.environment import kept_variables
 from peft_study.training.packing import classify, pack
 from peft_study.training.resume import Checkpoint, Progress
 
@@ -54,6 +55,7 @@ class Step(NamedTuple):
     learning_rate: float
 
 
+@kept_variables()  # `accelerate` reads some in every step
 def train_run(
     config: RunConfig,
     seed: int,
@@ -165,7 +167,7 @@ def make_accelerator(hyper: Hyperparameters) -> Accelerator:
     Raises StudyError: the machine does not have the device.
     """
     keep_freed_memory()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     # Filling what is about to be written would find its readers, at a cost of up to 8% of a step.
