@@ -10,7 +10,8 @@ from peft_study.findings.results import load_cells, load_study_info
 def main() -> None:
     study = load_study_info()
     cells, _ = load_cells(study)
-    print(f"export: wrote {export(study, cells, Path('runs'), Path('exports'))} adapter(s)")
+    count = export(study, cells, Path("runs"), Path("init"), Path("exports"))
+    print(f"export: wrote {count} adapter(s) to exports/")
 
 
 if __name__ == "__main__":

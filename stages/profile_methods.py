@@ -20,9 +20,11 @@ def main() -> None:
         return
     # The processes that measure memory, or read counters, import this file again: not all of it.
     from peft_study.profiling.profile import profile
+    from peft_study.training.environment import kept_variables
 
     clock = time.perf_counter()
-    found = profile(config, Path("data/prepared"))
+    with kept_variables():
+        found = profile(config, Path("data/prepared"))
     write_json(Path("metrics/profile.json"), found)
     if (share := found.machine.other_cpu_share) > 0.1:
         print(

@@ -26,6 +26,7 @@ from peft_study.records.scores import (
 from peft_study.records.study import MethodInfo, StudyInfo
 
 STATISTICS = ("gaps", "cells", "differences", "swept", "unlearned", "overall", "averages")
+TRAIN = {"epochs": 2, "device": "cpu", "precision": "float32"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "lora": {"r": 8, "alpha": 16.0, "dropout": 0.0, "targets": ("query", "value")},
     "adapter_h": {"bottleneck": 16, "activation": "gelu"},
@@ -62,7 +63,7 @@ def study(
         equivalence_margin=0.02,
         iso_margin=0.005,
         published=(),
-        params={"study": "made_up", "train": {"epochs": 2, "device": "cpu"}, "seeds": [1, 2, 3]},
+        params={"study": "made_up", "train": TRAIN, "seeds": [1, 2, 3]},
         packages={"torch": "2.13.0"},
         known_labels={name: row.label for name, row in METHODS.items()},
     )

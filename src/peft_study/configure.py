@@ -11,7 +11,13 @@ from pathlib import Path
 
 from peft_study.data.sources import load_source
 from peft_study.encoders.architectures import architecture
-from peft_study.encoders.pretrained import is_hub_id, model_config, model_digest, model_folder
+from peft_study.encoders.pretrained import (
+    is_hub_id,
+    longest_text,
+    model_config,
+    model_digest,
+    model_folder,
+)
 from peft_study.errors import StudyError
 from peft_study.files import write_json
 from peft_study.findings.published import check_published
@@ -120,17 +126,11 @@ def check_against_model(study: Study) -> None:
     """Check the parameters that only the model's configuration can judge.
 
     Raises StudyError if the model is missing or of an unknown architecture, a rank or bottleneck
-    exceeds its width, texts may be longer than its position embeddings, or these are relative.
+    exceeds its width, or texts may be longer than its position embeddings.
     """
     name, profile = study.model.name, study.profile
     model = model_config(name, study.model.revision)
-    kind = model.get("position_embedding_type", "absolute")
-    if kind != "absolute":
-        found = f"its position_embedding_type is '{kind}'"
-        raise StudyError(f"model.name is '{name}': {found}; must be 'absolute'")
-    width, positions = model["hidden_size"], model["max_position_embeddings"]
-    if architecture(model["model_type"]).positions_after_padding:
-        positions -= model.get("pad_token_id", 1) + 1
+    width, positions = model["hidden_size"], longest_text(model)
     lengths = {f"tasks.{name}": task.max_length for name, task in study.tasks.items()}
     lengths |= {"model": study.model.max_length, "mnli_init": study.mnli_init.max_length}
     for key, value, limit in (
@@ -319,7 +319,10 @@ def _report(study: Study) -> StudyInfo:
             for place, name in enumerate(METHODS)
             if name in study.methods
         ),
-        tasks=tuple(TaskInfo(name, task.metrics[0], task.labels) for name, task in defined.items()),
+        tasks=tuple(
+            TaskInfo(name, task.metrics[0], task.labels, study.tasks[name].max_length)
+            for name, task in defined.items()
+        ),
         report=study.train.report,
         mnli_init=InitInfo(init.mode, init.task, tuple(study.starters)),
         sweep=SweepInfo(sweep.task, tuple(sweep.ranks), weights),

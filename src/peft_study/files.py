@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-import os
-import tempfile
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from peft_study.errors import StudyError
+from peft_study.errors import StudyError, system_says
 
 T = TypeVar("T")
 _dumps = partial(json.dumps, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
@@ -18,17 +17,28 @@ _dumps = partial(json.dumps, indent=2, sort_keys=True, allow_nan=False, ensure_a
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, renamed to `path` if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    """Yield a temporary path beside `path`, renamed to `path` if the block succeeds.
+
+    The file has the mode that the user's umask leaves it, whatever the block does. Raises OSError
+    with the name of `path` where the system refuses, in libraries too.
+    """
+    temporary = path.with_name(f".{uuid.uuid4().hex}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
+    except Exception as error:
+        own = getattr(error, "filename", None) or temporary
+        if (said := system_says(error)) is None or Path(own) != temporary:
+            raise
+        reason = said.removeprefix(f"{temporary}: ")
+        raise OSError(getattr(error, "errno", None), reason, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def as_json(value: object) -> str:

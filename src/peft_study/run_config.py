@@ -11,6 +11,7 @@ from peft_study.records import Record
 
 # A run's saved weights, with their description, in PEFT's format for LoRA.
 ADAPTER, WEIGHTS_FILE, CONFIG_FILE = "adapter", "adapter_model.safetensors", "adapter_config.json"
+PEFT_PREFIX = "base_model.model."  # of the names of an adapter's weights, and of all heads'
 
 Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["float32", "tf32", "bfloat16"]

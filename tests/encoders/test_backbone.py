@@ -1,19 +1,26 @@
 """Encoders are loaded whole, and heads are drawn afresh."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CONFIG_MAPPING, BertConfig, BertForSequenceClassification, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    PreTrainedModel,
+)
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSIFIERS
 
-from conftest import CONFIGS, make_config, small_model
+from conftest import CONFIGS, LORA, make_config, small_model
 from peft_study.encoders.architectures import ARCHITECTURES
 from peft_study.encoders.backbone import head_parameters, load_model, projections
 from peft_study.errors import StudyError
+from peft_study.files import read_json
 from peft_study.parity import counts
 from peft_study.training.batches import Split
 from peft_study.training.loop import train_run
@@ -48,13 +55,29 @@ def test_a_head_of_another_width_is_drawn_as_well(model_type: str, tmp_path: Pat
     assert model(input_ids=torch.arange(5, 15)[None]).logits.shape == (1, 1)
 
 
-def test_a_missing_encoder_weight_is_an_error(tmp_path: Path) -> None:
-    name = save(small_model("bert"), tmp_path)
-    tensors = load_file(tmp_path / "model.safetensors")
-    del tensors["bert.pooler.dense.weight"]
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(StudyError, match=r"weights lack 'bert\.pooler\.dense\.weight'"):
-        load_model(name, 2, seed=0)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_bert_without_a_pooler_is_given_one_as_part_of_the_head(
+    named: bool, tmp_path: Path, learnable: Path
+) -> None:
+    """So training to fill in words leaves it, with the heads of that task, or the encoder alone."""
+    masked = BertForMaskedLM(CONFIGS["bert"])
+    name = save(masked if named else masked.bert, tmp_path)
+    first, again, second = (load_model(name, 2, seed) for seed in (1, 1, 2))
+    head = head_parameters(first)
+    assert {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} < set(head)
+    for key, value in head.items():
+        assert torch.equal(value, head_parameters(again)[key])
+        assert value.ndim == 1 or not torch.equal(value, head_parameters(second)[key])
+    # Drawn as transformers draws it, and the classifier as of a BERT that has a pooler.
+    assert head["bert.pooler.dense.weight"].std().item() == pytest.approx(0.02, rel=0.1)
+    whole = load_model(save(small_model("bert"), tmp_path / "whole"), 2, seed=1)
+    assert torch.equal(head["classifier.weight"], head_parameters(whole)["classifier.weight"])
+    run = replace(make_config("lora", tmp_path, epochs=1), settings=LORA)
+    train_run(run, 1, learnable, None, tmp_path / "run")
+    # Two layers, two weights, r (in + out); the classifier, and the pooler.
+    counted = {"adapter": 2 * 2 * 4 * 64, "head": 2 * 32 + 2 + 32 * 32 + 32}
+    counted["total"] = sum(counted.values())
+    assert read_json(tmp_path / "run/run.json")["trainable"] == counted
 
 
 class MadeUpConfig(BertConfig):
@@ -92,3 +115,8 @@ def test_an_architecture_is_a_row_of_the_table(
     assert counts.encoder_parameters(config) == model.trunk.num_parameters()
     run = make_config("lora", tmp_path, epochs=1)
     assert train_run(run, 1, learnable, None, tmp_path / "run").steps == 8
+    # Of a kind of which no more is known, what transformers cannot build is told in a line.
+    odd = json.loads((tmp_path / "config.json").read_text()) | {"hidden_act": "odd"}
+    (tmp_path / "config.json").write_text(json.dumps(odd))
+    with pytest.raises(StudyError, match=f"^model.name is '{tmp_path}': cannot be loaded: 'odd'$"):
+        load_model(str(tmp_path), 2, seed=0)

@@ -17,9 +17,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
 from transformers import (
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     DebertaV2TokenizerFast,
     PreTrainedTokenizerFast,
+    RobertaConfig,
     RobertaTokenizerFast,
 )
 
@@ -161,8 +163,8 @@ def test_pairs_are_read_by_the_models_own_tokeniser(
             assert int(split.labels[number]) == row.label
             types = [0] * (len(first) + 2) + [1] * (len(second) + 1)
             assert columns.get("token_type_ids", [types] * len(split))[number] == types
-    # RoBERTa has one type of token only, so none may be stored for it.
-    assert ("token_type_ids" in split.columns) == (model_type != "roberta")
+    # RoBERTa has one type of token only, DeBERTa none: none may be stored for them.
+    assert ("token_type_ids" in split.columns) == (model_type == "bert")
 
 
 @pytest.mark.parametrize("model_type", TOKENIZERS)
@@ -202,8 +204,8 @@ def test_a_tokeniser_of_another_model_is_refused(
     """Tokens that the embeddings do not have would end a run long after it was started."""
     folder = tmp_path / "mixed"
     shutil.copytree(saved["roberta"], folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 50}))
+    smaller = RobertaConfig(**CONFIGS["roberta"].to_dict() | {"vocab_size": 50})
+    AutoModelForSequenceClassification.from_config(smaller).save_pretrained(folder)
     with pytest.raises(StudyError, match=r"model\.name is '.*mixed'.*tokeniser"):
         prepare(prepare_config(location, encoder(folder, "roberta")), tmp_path / "out")
 

@@ -42,8 +42,10 @@ def cell(
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
-    """Return a cluster whose head does not work, with two nodes that do."""
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return a cluster whose head does not work, whose nodes have a launcher's variables."""
+    for name in ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "WORLD_SIZE", "PMI_SIZE"):
+        monkeypatch.setenv(name, "4")
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     yield found
     ray.shutdown()

@@ -18,8 +18,7 @@ from peft_study.data import texts, tokens
 from peft_study.data.metrics import score
 from peft_study.data.sources import Row, load_source
 from peft_study.data.tasks import Task
-from peft_study.data.tokens import MOST_SHARED, load_tokenizer, tokenise
-from peft_study.encoders.pretrained import model_config
+from peft_study.data.tokens import MOST_SHARED, as_read, load_tokenizer, tokenise
 from peft_study.errors import StudyError, system_errors
 from peft_study.files import write_json
 from peft_study.stage_configs import PrepareConfig, PrepareConfigs
@@ -103,14 +102,8 @@ def _write_splits(
 ) -> dict[str, Any]:
     """Tokenise the rows of both sides, write and verify them; return their summary."""
     task, encoder = config.definition, config.encoder
-    train, held_out = (tokenise(side, tokenizer, config.max_length) for side in sides)
-    vocabulary = model_config(encoder.name, encoder.revision)["vocab_size"]
-    highest = max(pc.max(pc.list_flatten(t["input_ids"])).as_py() for t in (train, held_out))
-    if highest >= vocabulary:
-        raise StudyError(
-            f"model.name is '{encoder.name}': its tokeniser gives token {highest}, its weights "
-            f"have {vocabulary}: the tokeniser is another model's"
-        )
+    read = (tokenise(side, tokenizer, config.max_length) for side in sides)
+    train, held_out = (as_read(table, encoder) for table in read)
     if (len(train), len(held_out)) != tuple(map(len, sides)):
         raise RuntimeError(f"{directory}: rows were lost when they were tokenised")
     leaks = tokens.leaks(config, sides, (train, held_out), tokenizer)

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from peft_study.data.sources import Row
 from peft_study.data.texts import shown
-from peft_study.encoders.pretrained import model_folder
+from peft_study.encoders.layout import complete
+from peft_study.encoders.pretrained import model_config, model_folder
 from peft_study.errors import StudyError, first_line
+from peft_study.run_config import Encoder
 from peft_study.stage_configs import PrepareConfig
 
 MOST_SHARED = 0.1  # the share of the held-out rows that training rows may repeat before it fails
@@ -44,6 +46,29 @@ def tokenise(rows: list[Row], tokenizer: Any, max_length: int) -> pa.Table:
         if name in encoded:
             columns[name] = pa.array(encoded[name], pa.list_(pa.int32()))
     return pa.table(columns | {"label": [row.label for row in rows]})
+
+
+def as_read(table: pa.Table, encoder: Encoder) -> pa.Table:
+    """Return tokens as `encoder` reads them: without their types where it tells none apart.
+
+    Raises StudyError if it has no embedding of a token or of a type.
+    """
+    shape = complete(model_config(encoder.name, encoder.revision))
+    if shape.get("type_vocab_size", 2) < 2 and "token_type_ids" in table.column_names:
+        table = table.drop_columns("token_type_ids")
+    for name, what, size in (
+        ("input_ids", "token", "vocab_size"),
+        ("token_type_ids", "token type", "type_vocab_size"),
+    ):
+        if name not in table.column_names or size not in shape:
+            continue
+        highest = pc.max(pc.list_flatten(table[name])).as_py() or 0
+        if highest >= shape[size]:
+            raise StudyError(
+                f"model.name is '{encoder.name}': its tokeniser gives {what} {highest}, its "
+                f"weights have {shape[size]}: the tokeniser is another model's"
+            )
+    return table
 
 
 def unknown(table: pa.Table, tokenizer: Any) -> NDArray[np.bool_]:

@@ -9,27 +9,35 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-from peft_study.encoders.architectures import architecture
+from peft_study.encoders import layout
+from peft_study.encoders.architectures import Architecture, architecture
+from peft_study.encoders.layout import Config, Shape
 from peft_study.errors import StudyError, first_line
 from peft_study.files import sha256
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")  # whole, or in shards
-LAYER = re.compile(r"\bencoder\.layer\.(\d+)\.")
-SIZES = (
-    *("hidden_size", "max_position_embeddings", "num_attention_heads"),
-    *("num_hidden_layers", "vocab_size"),
+WEIGHT_FORMATS = {"pt", "mlx"}  # of a file that says in which it is, those that need no conversion
+WEIGHT_TYPES = {"F64", "F32", "F16", "BF16"}
+LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
+# All files that a tokeniser of transformers may read; one of the first is its vocabulary.
+VOCABULARIES = (
+    *("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "spiece.model"),
+    *("sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model", "spm_char.model"),
+    *("prophetnet.tokenizer", "source.spm"),
 )
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 TOKENISER_FILES = (
     *(*VOCABULARIES, "merges.txt", "added_tokens.json"),
     *("tokenizer_config.json", "special_tokens_map.json"),
+    *("bpe.codes", "dict.txt", "emoji.json", "normalizer.json", "byte_maps.json", "target.spm"),
+    *("entity_vocab.json", "target_vocab.json", "vocab-src.json", "vocab-tgt.json"),
+    *("word_shape.json", "word_pronunciation.json"),
 )
+OTHER_TOKENISERS = "tokenizer.*.json"  # for other versions of transformers, which chooses by these
 
 
 def model_folder(name: str, revision: str | None = None) -> Path:
@@ -118,7 +126,8 @@ def _fetch(name: str, revision: str | None) -> Path:
         )
     if cached := _cached(name, revision):
         return cached
-    patterns = ["config.json", "*.safetensors", WEIGHT_FILES[1], *TOKENISER_FILES]
+    weights = ("*.safetensors", WEIGHT_FILES[1])
+    patterns = ["config.json", *weights, *TOKENISER_FILES, OTHER_TOKENISERS]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     # The hub's client raises errors of many kinds for a network or a name that fails.
@@ -129,57 +138,152 @@ def _fetch(name: str, revision: str | None) -> Path:
         ) from None
 
 
-def model_config(name: str, revision: str | None = None) -> dict[str, Any]:
+def model_config(name: str, revision: str | None = None) -> Config:
     """Read a model's `config.json` without importing a deep-learning library.
 
-    Raises StudyError if there is no such model, its weights are cut off, or it is of no known kind.
+    Raises StudyError if there is no such model, it is of no known kind or says of itself what this
+    project does not compute, or its weights are cut off, or not those that it says.
     """
     folder = model_folder(name, revision)
     path, model = folder / "config.json", f"model.name is '{name}'"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StudyError(f"{model}: {path} is not valid JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise StudyError(f"{model}: {path} is not valid JSON: {first_line(error)}") from None
     if not (isinstance(config, dict) and isinstance(config.get("model_type"), str)):
         raise StudyError(f"{model}: {path} has no valid 'model_type'")
     try:
-        architecture(config["model_type"])
+        names = architecture(config["model_type"])
     except StudyError as error:
         raise StudyError(f"{model}: {error}") from None
-    for key in SIZES:
-        if not (isinstance(config.get(key), int) and config[key] > 0):
-            raise StudyError(f"{model}: {path} has no valid '{key}'")
-    width, _, heads, depth, _ = (config[key] for key in SIZES)
-    if width % heads:
-        problem = f"hidden_size {width} is no multiple of num_attention_heads {heads}"
+    if problem := layout.problem(config):
         raise StudyError(f"{model}: {path}: {problem}")
-    whole, index = (folder / file for file in WEIGHT_FILES)
-    if index.is_file() and not whole.is_file():
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise StudyError(f"{model}: {index} is no index of shards") from None
-        for shard in sorted(shards):
-            if not (folder / shard).is_file():
-                raise StudyError(f"{model}: {folder / shard} is missing")
-    layers = set()
-    for weights in folder.glob("*.safetensors"):
-        try:
-            with safe_open(weights, framework="numpy") as file:
-                layers |= {int(n) for key in file.keys() for n in LAYER.findall(key)}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise StudyError(f"{model}: {weights} is damaged: {error}") from None
-    if layers != set(range(depth)):
-        raise StudyError(f"{model}: {path} says {depth} layers, its weights have {len(layers)}")
+    if (short := 1 - longest_text(config)) > 0:
+        positions = config["max_position_embeddings"]
+        must = f"max_position_embeddings is {positions}; must be at least {positions + short}"
+        raise StudyError(f"{model}: {path}: {must}")
+    try:
+        _check_weights(config, names, _headers(folder))
+    except StudyError as error:
+        raise StudyError(f"{model}: {error}") from None
     return config
+
+
+def longest_text(config: Config) -> int:
+    """Return how many tokens a text may have by the embeddings of positions, special ones included.
+
+    Where positions are counted from the padding's number on, as in RoBERTa, fewer are left.
+    """
+    positions: int = config["max_position_embeddings"]
+    if architecture(config["model_type"]).positions_after_padding:
+        positions -= config.get("pad_token_id", 1) + 1
+    return positions
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files with a model's weights: those that transformers reads, not all that lie by.
+
+    Raises StudyError if an index of shards is none, or a shard is missing.
+    """
+    whole, index = (folder / file for file in WEIGHT_FILES)
+    if whole.is_file():
+        return [whole]
+    shards = [folder / name for name in sorted(set(_weight_map(index).values()))]
+    for shard in shards:
+        if not shard.is_file():
+            raise StudyError(f"{shard} is missing")
+    return shards
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Return which weight is in which file, by an index of shards."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+        places = {str(name): str(file) for name, file in found["weight_map"].items()}
+        if not (places and isinstance(found["metadata"], dict)):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise StudyError(f"{index} is no index of shards") from None
+    return places
+
+
+def _headers(folder: Path) -> dict[str, tuple[Shape, str]]:
+    """Return the shape and the type of each weight that transformers would load, by its name.
+
+    Raises StudyError if a file is damaged, or in a format that would have to be converted.
+    """
+    found: dict[str, tuple[Shape, str]] = {}
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                # Of a file that says nothing of itself, transformers takes it to be PyTorch's.
+                said = "pt" if (metadata := file.metadata()) is None else metadata.get("format")
+                for name in file.keys():  # noqa: SIM118
+                    part = file.get_slice(name)
+                    found[name] = tuple(part.get_shape()), part.get_dtype()
+        except (SafetensorError, OSError) as error:
+            raise StudyError(f"{path} is damaged: {first_line(error)}") from None
+        if said not in WEIGHT_FORMATS:
+            raise StudyError(
+                f"{path} says that its format is '{said}'; must be 'pt': save it with PyTorch"
+            )
+    index = folder / WEIGHT_FILES[1]
+    wanted = found if (folder / WEIGHT_FILES[0]).is_file() else _weight_map(index)
+    return {name: found[name] for name in wanted if name in found}
+
+
+def _check_weights(
+    config: Config, names: Architecture, headers: dict[str, tuple[Shape, str]]
+) -> None:
+    """Raise a StudyError unless weights have the names and shapes that transformers will look for.
+
+    It takes an encoder's weights under the names that they have in the encoder or, if the names of
+    any begin with the encoder's own, under that name.
+    """
+    prefix = f"{names.base}." if any(name.startswith(names.base) for name in headers) else ""
+    own = {_modern(name.removeprefix(prefix)): name for name in headers if name.startswith(prefix)}
+    depth = config["num_hidden_layers"]
+    layers = sorted({int(found[1]) for name in own if (found := LAYER.match(name))})
+    known = config["model_type"] in layout.RULES
+    if (layers or not known) and (len(layers), layers[-1:]) != (depth, [depth - 1]):
+        raise StudyError(f"config.json says {depth} layers, its weights have {len(layers)}")
+    loaded = [name for name in headers if name.split(".")[0] in names.head]
+    if loaded and not prefix:
+        raise StudyError(f"its weights have '{loaded[0]}', a head's, beside a nameless encoder")
+    if not known:
+        return
+    # Without a pooler, as training to fill in words leaves it, a fresh one is drawn.
+    pooled = any(f"{names.base}.{name}".startswith(f"{names.pooler}.") for name in own)
+    for name, shape in layout.weights(config, names.projections, pooled):
+        if name not in own:
+            like = next((f"; they have '{key}'" for key in headers if key.endswith(name)), "")
+            raise StudyError(
+                f"its weights lack '{names.base}.{name}', of shape {shape} by config.json{like}"
+            )
+        has, _ = headers[own[name]]
+        if has != shape:
+            raise StudyError(f"'{own[name]}' has shape {has}; by config.json it must be {shape}")
+        loaded.append(own[name])
+    for name in loaded:
+        if (kind := headers[name][1]) not in WEIGHT_TYPES:
+            allowed = ", ".join(sorted(WEIGHT_TYPES))
+            raise StudyError(f"'{name}' is of type {kind}; must be one of {allowed}")
+
+
+def _modern(name: str) -> str:
+    """Return a weight's name as it is today: the first BERTs called those of a norm otherwise."""
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+    return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
 
 
 @cache
 def model_digest(folder: Path) -> str:
     """Return a sha256 over the files of a model that decide what it computes."""
     digest = hashlib.sha256()
-    weights = sorted(file.name for file in folder.glob("*.safetensors"))
-    for name in ("config.json", *weights, *TOKENISER_FILES):
+    index = [] if (folder / WEIGHT_FILES[0]).is_file() else [WEIGHT_FILES[1]]
+    weights = [path.name for path in weight_files(folder)]
+    others = sorted(path.name for path in folder.glob(OTHER_TOKENISERS))
+    for name in ("config.json", *weights, *index, *TOKENISER_FILES, *others):
         if (folder / name).is_file():
             digest.update(bytes.fromhex(sha256(folder / name)))
     return digest.hexdigest()

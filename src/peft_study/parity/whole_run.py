@@ -17,7 +17,6 @@ from peft_study.encoders.architectures import WEIGHTS
 from peft_study.encoders.backbone import head_parameters, load_model, set_head
 from peft_study.errors import StudyError
 from peft_study.methods import load_method, lora
-from peft_study.methods.saved import PEFT_PREFIX
 from peft_study.parity.numbers import (
     ALPHA,
     HYPER,
@@ -29,7 +28,7 @@ from peft_study.parity.numbers import (
     pefts_model,
     random_rows,
 )
-from peft_study.run_config import FullFtSettings, Hyperparameters, LoraSettings
+from peft_study.run_config import PEFT_PREFIX, FullFtSettings, Hyperparameters, LoraSettings
 from peft_study.training.batches import training_order
 from peft_study.training.loop import make_accelerator, make_optimizer, training_steps
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from peft_study.encoders.layout import known_keys
 from peft_study.encoders.pretrained import model_config
 from peft_study.methods import load_method
 from peft_study.methods.saved import save_adapter
@@ -125,9 +126,9 @@ def measure_memory(config: RunConfig, data: Path) -> Observed:
         `stored`: the files that a task's weights take.
     """
     # Imports what the method and the architecture need, on no device: part of the libraries.
-    shape = AutoConfig.for_model(**model_config(config.encoder.name, config.encoder.revision))
+    shape = model_config(config.encoder.name, config.encoder.revision)
     with torch.device("meta"):
-        AutoModelForSequenceClassification.from_config(shape)
+        AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**known_keys(shape)))
     load_method(config.module)
     task, hyper = config.definition, config.train
     accelerator = loop.make_accelerator(hyper)

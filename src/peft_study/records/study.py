@@ -48,6 +48,7 @@ class TaskInfo(Record):
     name: str
     metric: str  # the main one
     labels: tuple[str, ...] | None  # in order; None for a regression
+    max_length: int | None = None  # the most tokens of a text, where not the model's
 
 
 class ModelInfo(Record):

@@ -13,18 +13,21 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
+from tqdm import tqdm
 
 from peft_study.data.draws import rows_of
-from peft_study.encoders.pretrained import model_config, model_folder
-from peft_study.errors import StudyError
+from peft_study.encoders.pretrained import model_config, model_folder, weight_files
+from peft_study.errors import StudyError, system_says
 from peft_study.files import read_json
 from peft_study.methods import METHODS
 from peft_study.run_config import RunResult
 from peft_study.running.jobs import Cell, Job, tell
 from peft_study.running.store import RunStore
 from peft_study.study import RunnerParams
+from peft_study.training.environment import kept_variables, short_temporary_folder
 
 PROCESS_BYTES = 6e8  # Python, PyTorch and transformers, imported
+SOCKET = 35  # bytes of the name of a forking process's socket, with its folder
 FEW = 3  # jobs per core that may share it
 CGROUP = Path("/sys/fs/cgroup")
 KILLED = (
@@ -40,7 +43,7 @@ def train(
 
     Where the platform allows, processes are forked from one that has imported everything once, yet
     holds no threads of its own. Pretrained weights are mapped from their file, so that all
-    processes share those not trained.
+    processes share those not trained. Of the environment they have what `environment.KEPT` names.
 
     Raises StudyError: some runs failed, after all others are done.
     """
@@ -59,7 +62,8 @@ def train(
                 ours, theirs = context.Pipe(duplex=False)
                 arguments = (job, store, runner.checkpoint_seconds, theirs)
                 process: BaseProcess = context.Process(target=_train, args=arguments, daemon=True)
-                process.start()
+                with short_temporary_folder(SOCKET), kept_variables():
+                    process.start()
                 theirs.close()
                 running[ours] = job, process, ours
             for ready in wait([ours for _, _, ours in running.values()]):
@@ -107,7 +111,7 @@ def estimated_bytes(cell: Cell) -> float:
     """
     run, hyper = cell.config.run, cell.config.run.train
     encoder = run.encoder.name, run.encoder.revision
-    weights = sum(file.stat().st_size for file in model_folder(*encoder).glob("*.safetensors"))
+    weights = sum(file.stat().st_size for file in weight_files(model_folder(*encoder)))
     shape, folders = model_config(*encoder), {rows_of(cell.data, n) for n in cell.config.seeds}
     found = [split for at in folders for split in read_json(at / "summary.json")["splits"].values()]
     longest = max(split["token_length_percentiles"]["100"] for split in found)
@@ -133,14 +137,16 @@ def available_bytes() -> float:
 def _train(job: Job, store: RunStore, checkpoint_seconds: float, answer: Connection) -> None:
     """Train a run, and send its result, or what went wrong in words, to who waits for it."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    # By default progress bars share a semaphore, which a killed process would leave behind.
+    tqdm.set_lock(threading.RLock())
     try:
         answer.send(_trained(job, store, checkpoint_seconds))
     except StudyError as error:
         answer.send(str(error))
-    except OSError as error:
-        answer.send(f"{job}: {error}; mend it and run the same command again")
-    except Exception:
-        answer.send(f"{job}: {traceback.format_exc()}")
+    except Exception as error:
+        said = system_says(error)
+        mend = f"{said}; mend it and run the same command again"
+        answer.send(f"{job}: {mend if said else traceback.format_exc()}")
 
 
 def _trained(job: Job, store: RunStore, checkpoint_seconds: float) -> RunResult:

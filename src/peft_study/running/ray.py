@@ -10,12 +10,14 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from peft_study.errors import StudyError, first_line
+from peft_study.errors import StudyError, first_line, system_says
 from peft_study.run_config import RunConfig, RunResult
 from peft_study.running.jobs import Job, tell
 from peft_study.running.store import PACKAGE, RunStore
 from peft_study.study import RunnerParams
+from peft_study.training.environment import kept_variables, short_temporary_folder
 
+SOCKET = 70  # bytes of the name of a socket of Ray, with its folders
 # How often a run starts anew because its process or its node was lost.
 RETRIES = 5
 
@@ -39,13 +41,14 @@ def train(
     problems: list[str] = []
     check_reachable(wanted.address)
     try:
-        ray.init(
-            address=wanted.address or "local",  # None would join any cluster that it finds
-            runtime_env={"py_modules": [str(PACKAGE)]},
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        with short_temporary_folder(SOCKET):
+            ray.init(
+                address=wanted.address or "local",  # None would join any cluster that it finds
+                runtime_env={"py_modules": [str(PACKAGE)]},
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
     except (ConnectionError, ValueError, RayError, RuntimeError) as error:
         raise StudyError(f"runner.ray.address is '{wanted.address}': {first_line(error)}") from None
     try:
@@ -69,9 +72,12 @@ def train(
             try:
                 result, files = ray.get(done)
             except RayTaskError as error:
-                if not isinstance(error.cause, StudyError):
+                if isinstance(error.cause, StudyError):
+                    problems.append(str(error.cause))
+                elif said := system_says(error.cause):
+                    problems.append(f"{job}: {said}; mend it and run the same command again")
+                else:
                     raise
-                problems.append(str(error.cause))
                 continue
             except RayError as error:
                 problems.append(f"Ray gave up a run: {first_line(error)}")
@@ -102,9 +108,9 @@ def _train(
     config: RunConfig, seed: int, data: Folder, start: Folder | None
 ) -> tuple[RunResult, Folder]:
     """Train a run in a folder of its node; return its result and its files."""
-    from peft_study.training.loop import train_run
+    with kept_variables(), tempfile.TemporaryDirectory() as scratch:
+        from peft_study.training.loop import train_run  # libraries read variables when imported
 
-    with tempfile.TemporaryDirectory() as scratch:
         folders = {name: Path(scratch, name) for name in ("data", "start", "run")}
         _write(data, folders["data"])
         _write(start or {}, folders["start"])

@@ -35,6 +35,7 @@ from peft_study.run_config import (
 )
 from peft_study.training.batches import Split, by_length, load_splits, longest_first, training_order
 from peft_study.training.dropout import use_fast_dropout
+from peft_study.training.environment import kept_variables
 from peft_study.training.packing import classify, pack
 from peft_study.training.resume import Checkpoint, Progress
 
@@ -54,6 +55,7 @@ class Step(NamedTuple):
     learning_rate: float
 
 
+@kept_variables()  # `accelerate` reads some in every step
 def train_run(
     config: RunConfig,
     seed: int,
@@ -149,7 +151,7 @@ def train_run(
         with torch.no_grad():
             for name, parameter in reportable.items():
                 parameter.copy_(run.kept[name])
-        saved.save_adapter(model, method, config.settings, directory / ADAPTER)
+        saved.save_adapter(model, method, config.settings, directory / ADAPTER, start)
     write_json(directory / "run.json", about | {"steps": run.step, "reported_step": run.reported})
     value = next(row[metric] for row in run.history if row["step"] == run.reported)
     return RunResult(metric, value, run.reported, run.step, run.seconds)
@@ -165,7 +167,7 @@ def make_accelerator(hyper: Hyperparameters) -> Accelerator:
     Raises StudyError: the machine does not have the device.
     """
     keep_freed_memory()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     # Filling what is about to be written would find its readers, at a cost of up to 8% of a step.

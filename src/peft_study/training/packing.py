@@ -70,9 +70,15 @@ def pack(split: Split, examples: list[int], model: PreTrainedModel) -> Batch:
     inputs = {name: torch.cat(column) for name, column in rows.items()}
     inputs.setdefault("token_type_ids", torch.zeros_like(inputs["input_ids"]))
     first = lengths.cumsum(0) - lengths
-    place = torch.arange(int(lengths.sum())) - first.repeat_interleave(lengths)
-    after_padding = architecture(config.model_type).positions_after_padding
-    inputs["position_ids"] = place + (config.pad_token_id + 1 if after_padding else 0)
+    if architecture(config.model_type).positions_after_padding:
+        # They number from the padding's number on, and leave its token out, should a text have it.
+        real = (inputs["input_ids"] != config.pad_token_id).long()
+        number = real.cumsum(0)
+        before = (number - real)[first].repeat_interleave(lengths)
+        inputs["position_ids"] = (number - before) * real + config.pad_token_id
+    else:
+        place = torch.arange(int(lengths.sum()))
+        inputs["position_ids"] = place - first.repeat_interleave(lengths)
     # GPUs would wait for the start of each group's operations; DeBERTa-v2 would project the
     # embeddings of relative positions for each.
     device, heads = model.device, config.num_attention_heads

@@ -11,9 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from peft_study.files import sha256
+from peft_study.files import replacing, sha256
 
 FILE = "checkpoint-{}.safetensors"
+UNFINISHED = FILE.format("unfinished")
 
 
 @dataclass
@@ -68,12 +69,12 @@ class Checkpoint:
                 tensors[f"{key}/{name}"] = value
         tensor_fields = ("losses", "logits", "kept")
         scalars = {key: v for key, v in vars(progress).items() if key not in tensor_fields}
-        self.directory.mkdir(parents=True, exist_ok=True)
-        temporary = self.directory / FILE.format("unfinished")
-        metadata = {"progress": json.dumps(scalars)}
-        save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
-        path = self.directory / FILE.format(sha256(temporary))
-        temporary.replace(path)
+        unfinished, metadata = self.directory / UNFINISHED, {"progress": json.dumps(scalars)}
+        with replacing(unfinished) as temporary:
+            whole = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(whole, temporary, metadata)
+        path = self.directory / FILE.format(sha256(unfinished))
+        unfinished.replace(path)
         for other in self._files() - {path}:
             other.unlink()
         self._saved = time.monotonic()
@@ -85,7 +86,8 @@ class Checkpoint:
         A file that does not have the hash that its name says is reported and removed.
         """
         # What a kill left of a save; the state before it is still there.
-        (self.directory / FILE.format("unfinished")).unlink(missing_ok=True)
+        for leftover in (*self.directory.glob(".*"), *self.directory.glob(UNFINISHED)):
+            leftover.unlink()
         for path in sorted(self._files()):
             if path.name != FILE.format(sha256(path)):
                 print(f"warning: {path}: damaged, so it is not used", file=sys.stderr)

@@ -83,8 +83,10 @@ def overview(study: StudyInfo) -> dict[str, str]:
     """Return what was studied, by heading."""
     model, init, sweep = study.model, study.mnli_init, study.sweep
     revision = f" at revision {model.revision}" if model.revision else ""
+    own = ", ".join(f"{task.name} {task.max_length}" for task in study.tasks if task.max_length)
+    lengths = f"{model.max_length} tokens" + f" ({own})" * bool(own)
     found = {
-        "Model": f"{model.name}{revision}, texts of up to {model.max_length} tokens",
+        "Model": f"{model.name}{revision}, texts of up to {lengths}",
         "Data": _settings(asdict(study.data)),
         "Tasks": ", ".join(f"{task.name} ({task.metric})" for task in study.tasks),
         "Seeds": ", ".join(map(str, study.seeds)),
