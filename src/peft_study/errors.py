@@ -41,7 +41,8 @@ def system_says(error: BaseException) -> str | None:
         return f"{path}: {_reason(str(reason)).partition(': ')[0]}"
     if isinstance(error, OSError):
         reason = _reason(error.strerror or first_line(error))
-        return f"{error.filename}: {reason}" if error.filename else reason
+        path = error.filename2 or error.filename  # of two, what was to be written
+        return f"{path}: {reason}" if path else reason
     if isinstance(error, MemoryError):
         return "not enough memory"
     if SYSTEMS.search(said := first_line(error)):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -70,6 +71,15 @@ def read_record(path: Path, kind: type[T]) -> T:
         problem = error.errors()[0]
         fault = f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
         raise StudyError(f"{fault}; run 'dvc repro' to write it anew") from None
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder's files into `target`; their mode is not the source's but as of new files."""
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_file():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
 
 
 def sha256(path: Path) -> str:

@@ -18,7 +18,7 @@ from peft_study.run_config import RunResult
 from peft_study.running import store as run_store
 from peft_study.running.store import PACKAGE, RunStore, fingerprint, modules_of
 
-RESULT = RunResult("accuracy", 1.0, 1, 1, 0.5)
+RESULT, NAME = RunResult("accuracy", 1.0, 1, 1, 0.5), "ab" * 32
 
 
 @pytest.mark.slow
@@ -129,6 +129,20 @@ def test_runs_that_lie_about_are_taken_if_they_are_sound(tmp_path: Path) -> None
     assert store.fetch("damaged", found / "damaged") is None
 
 
+@pytest.mark.parametrize("foreign", ["runs/lora", "unfinished/thesis", "runs/0123abcd"])
+def test_what_is_no_run_is_never_removed(foreign: str, tmp_path: Path) -> None:
+    """A user may have named a folder in which other things lie."""
+    run, other = tmp_path / "run", tmp_path / "store" / foreign / "file"
+    write_json(run / "run.json", {})
+    other.parent.mkdir(parents=True)
+    other.write_text("of the user's")
+    store = RunStore(tmp_path / "store", 0)
+    store.keep(NAME, run, RESULT)
+    store.trim()
+    assert other.read_text() == "of the user's"
+    assert store.fetch(NAME, tmp_path / "again") is None
+
+
 def test_trimming_beside_commands_that_keep(tmp_path: Path) -> None:
     """Entries that come and go under its eyes do not stop it."""
     run = tmp_path / "run"
@@ -138,8 +152,8 @@ def test_trimming_beside_commands_that_keep(tmp_path: Path) -> None:
     def keep() -> None:
         store = RunStore(tmp_path / "store", 1)
         while not done.is_set():
-            with store.locked("abc"):
-                store.keep("abc", run, RESULT)
+            with store.locked(NAME):
+                store.keep(NAME, run, RESULT)
 
     thread = threading.Thread(target=keep)
     thread.start()

@@ -1,7 +1,6 @@
 """Many runs: which of them are still to be trained, by whom, and what became of each."""
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from peft_study.data.draws import rows_of
 from peft_study.errors import StudyError
-from peft_study.files import read_json, write_json
+from peft_study.files import copy_folder, read_json, write_json
 from peft_study.records import Record
 from peft_study.run_config import ADAPTER, CellConfig, RunResult
 from peft_study.running.store import RunStore, fingerprint, store_folder
@@ -108,7 +107,7 @@ def train_starts(config: InitConfig, data: Path, directory: Path, runner: Runner
         if source:
             run = directory / source / f"seed-{config.cells[source].seeds[0]}"
             if not (failure := read_json(run / "run.json").get("failure")):
-                shutil.copytree(run / ADAPTER, start, dirs_exist_ok=True)
+                copy_folder(run / ADAPTER, start)
         write_json(start / START, {"intermediate": source is not None, "failure": failure})
 
 

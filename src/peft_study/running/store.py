@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from peft_study.files import read_json, sha256, write_json
+from peft_study.files import copy_folder, read_json, sha256, write_json
 from peft_study.run_config import RunConfig, RunResult
 
 MANIFEST = "manifest.json"
+FINGERPRINT = re.compile("[.]?[0-9a-f]{64}")  # the name of an entry, and of one that is being made
 PACKAGE = Path(__file__).parents[1]
 # Their rows count as a run's configuration has resolved them: another row or label changes no run.
 TABLES = {"peft_study.data.tasks", "peft_study.encoders.architectures", "peft_study.methods"}
@@ -107,7 +109,7 @@ class RunStore:
                 shutil.rmtree(entry)
             return None
         shutil.rmtree(directory, ignore_errors=True)
-        shutil.copytree(entry, directory)
+        copy_folder(entry, directory)
         os.utime(entry)
         return found[1]
 
@@ -135,9 +137,13 @@ class RunStore:
         return adopted
 
     def trim(self) -> None:
-        """Remove what was longest unused, except what is in use, until the rest is small enough."""
+        """Remove what was longest unused, except what is in use, until the rest is small enough.
+
+        What lies there and is no run's stays: the user may have named a folder of other things.
+        """
         entries = [*self.root.glob("runs/*"), *self.root.glob("unfinished/*")]
-        found = sorted((*_use_and_size(entry), entry) for entry in entries)
+        own = (entry for entry in entries if FINGERPRINT.fullmatch(entry.name))
+        found = sorted((*_use_and_size(entry), entry) for entry in own)
         total = sum(size for _, size, _ in found)
         for _, size, entry in found:
             if total <= self.limit:
@@ -151,7 +157,7 @@ class RunStore:
         temporary = entry.with_name(f".{fingerprint}")
         for leftover in (temporary, entry):
             shutil.rmtree(leftover, ignore_errors=True)
-        shutil.copytree(directory, temporary)
+        copy_folder(directory, temporary)
         temporary.rename(entry)
 
 
