@@ -204,6 +204,17 @@ def test_what_is_missing_leaves_its_figures_out() -> None:
     assert figures(builders.results(study), []) == []
 
 
+def test_a_study_of_a_sweep_alone_shows_what_the_profile_measured_of_lora() -> None:
+    study = builders.study()
+    lora = tuple(method for method in study.methods if method.name == "lora")
+    found = builders.results(replace(study, methods=()), profile=_profile(lora))
+    drawn = by_name(figures(found, []))
+    assert list(drawn) == ["step_time", "memory", "latency"]
+    for figure in drawn.values():
+        assert "LoRA (ours)" in json.dumps(figure.rows)
+        assert "<svg" in render_svg(figure)
+
+
 @pytest.mark.parametrize("name", ["scores", "parameters", "curves"])
 def test_gaps_are_named_and_one_seed_has_no_interval(name: str) -> None:
     gap = by_name(figures(made_up(gap=True), []))[name]

@@ -67,9 +67,11 @@ class Key(Record):
 def methods_key(methods: Iterable[str], study: StudyInfo) -> Key:
     """Return the key of methods, each with the marks that it has in every figure."""
     named = set(methods)
-    found = [method for method in study.methods if method.name in named]
-    names = {method.name: method.label for method in found}
-    return _key("method", names, METHOD_COLOURS, [method.place for method in found])
+    places = {method.name: method.place for method in study.methods if method.name in named}
+    # A study of a sweep alone has no methods, but the profile measures LoRA.
+    places |= {name: place for place, name in enumerate(sorted(named - set(places)))}
+    names = {name: study.label(name) for name in places}
+    return _key("method", names, METHOD_COLOURS, places.values())
 
 
 def series_key(field: str, values: list[str]) -> Key:

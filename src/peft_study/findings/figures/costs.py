@@ -281,6 +281,7 @@ def _model(recipe: Recipe, study: StudyInfo) -> Row:
 
 def _labels(recipes: Iterable[Recipe], study: StudyInfo) -> list[str]:
     """Return the models' labels by method, each unmerged before merged, then by rank."""
-    methods = list(study.labels)
+    # A study of a sweep alone has no methods, but the profile measures LoRA.
+    methods = [*study.labels, *study.known_labels]
     found = sorted(recipes, key=lambda r: (methods.index(str(r.method)), r.merged, r.rank or 0))
     return list(dict.fromkeys(recipe_label(recipe, study) for recipe in found))
