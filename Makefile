@@ -1,7 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
-BIN := $(CURDIR)/$(VENV)/bin
-export PATH := $(BIN):$(PATH)
+# Where the clone lies may have a space in its name: nothing names it but the PATH.
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 # pip does not compile what it installs, which takes a minute: the first process that needs a module
 # keeps it for those after it.
 export PYTHONDONTWRITEBYTECODE :=
@@ -63,13 +64,15 @@ test: env
 nightly: export FUZZ_EXAMPLES := 5000
 nightly: test
 
-## env: create .venv from the pinned versions, if they changed
+## env: create .venv, or fill the empty folder to which it links, from the pinned versions, if they changed
 env: $(VENV)/installed
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $(PYTHON) is too old; Python 3.11 or newer is needed: make PYTHON=python3.11" >&2; exit 2; }
-	$(PYTHON) -m venv --clear $(VENV)
+	@test -e $@ || grep -qs "^prompt = 'peft_study'" $(VENV)/pyvenv.cfg || test -z "$$(ls -A $(VENV)/ 2>/dev/null)" \
+		|| { echo "error: $(VENV) holds what 'make env' did not make; move it away" >&2; exit 2; }
+	$(PYTHON) -m venv --clear --prompt peft_study "$$($(PYTHON) -c 'import os; print(os.path.realpath("$(VENV)"))')"
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-compile --requirement requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
 	touch $@
@@ -80,4 +83,4 @@ readme: env
 
 ## clean-store: empty the run store; results stay, but nothing is taken up again
 clean-store: env
-	rm -rf "$${PEFT_STUDY_STORE:-$$($(BIN)/dvc cache dir)/peft_study}"
+	$(BIN)/python -c 'from peft_study.running.store import RunStore, store_folder; RunStore(store_folder(), 0).trim()'

@@ -1,5 +1,6 @@
 """Many runs on a Ray cluster: a task each, with no need of a shared file system."""
 
+import shlex
 import shutil
 import socket
 import sys
@@ -40,11 +41,14 @@ def train(
     wanted = runner.ray
     problems: list[str] = []
     check_reachable(wanted.address)
+    sent_along: dict[str, object] = {"py_modules": [str(PACKAGE)]}
+    if wanted.address is None and (python := shlex.quote(sys.executable)) != sys.executable:
+        sent_along["py_executable"] = python  # Ray gives it to a shell as it is
     try:
         with short_temporary_folder(SOCKET):
             ray.init(
                 address=wanted.address or "local",  # None would join any cluster that it finds
-                runtime_env={"py_modules": [str(PACKAGE)]},
+                runtime_env=sent_along,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="ERROR",
