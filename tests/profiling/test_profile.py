@@ -105,7 +105,7 @@ def test_every_task_is_measured_in_the_batches_of_its_methods(
     assert one.batches == {"lora": Batch(8, 1), "full_ft": Batch(8, 1)}
     assert other.batches == {"lora": Batch(4, 2), "full_ft": Batch(8, 1)}
     # The cells themselves are trained so.
-    assert seen[1] == ([names["other"], full_ft], tmp_path / "other", full_ft)
+    assert seen[1] == ([names["other"], full_ft], tmp_path / "other", 2, full_ft)
     assert one.step_of("lora")
     assert other.inference_of("lora", merged=True)
 

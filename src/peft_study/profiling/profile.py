@@ -50,7 +50,7 @@ def profile_task(
             for method, cell in first.items()
         },
         training=tuple(training),
-        memory=tuple(profile_memory(methods, rows, of)),
+        memory=tuple(profile_memory(methods, rows, config.rounds, of)),
         inference=tuple(inference),
         second_copy=second_copy,
         energy=tuple(profile_energy(cells, rows, meter)) if meter else (),
