@@ -240,10 +240,11 @@ def test_every_method_is_measured_in_as_many_processes(
     for available in (10**4, 3000, 10):
         room = SimpleNamespace(available=available)
         monkeypatch.setattr(memory.psutil, "virtual_memory", lambda room=room: room)
-        costs = memory.profile_memory(configs, tmp_path, configs[1], memory.PROCESSES)
+        costs = memory.profile_memory(configs, tmp_path, 12, configs[1])
     assert asked == [1, 8, 1, 2, 1, 1]
     assert [cost.recipe.method for cost in costs] == list(peaks)
     assert {cost.n for cost in costs} == {memory.PROCESSES}
+    assert {cost.n for cost in memory.profile_memory(configs, tmp_path, 2, configs[1])} == {2}
     assert [cost.as_measured.peak.ratio.value for cost in costs] == [0.7, 1.0, 0.8]
 
 

@@ -10,6 +10,7 @@ import torch
 from conftest import LORA, make_config
 from peft_study.data.tasks import TASKS
 from peft_study.encoders.architectures import ARCHITECTURES
+from peft_study.profiling import memory as memory_of
 from peft_study.profiling import meters, profile
 from peft_study.profiling import steps as training
 from peft_study.profiling.inference import BASE
@@ -39,7 +40,7 @@ def prepared(name: str) -> PrepareConfig:
 def test_a_profile_has_every_part(
     model_path: Path, learnable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profile, "PROCESSES", 1)
+    monkeypatch.setattr(memory_of, "PROCESSES", 1)
     lora, full_ft = Recipe("lora", 4, ("query", "value")), Recipe("full_ft")
     adapter = Recipe("adapter_h", bottleneck=4)
     recipes = {lora, adapter, full_ft}
@@ -104,7 +105,7 @@ def test_every_task_is_measured_in_the_batches_of_its_methods(
     assert one.batches == {"lora": Batch(8, 1), "full_ft": Batch(8, 1)}
     assert other.batches == {"lora": Batch(4, 2), "full_ft": Batch(8, 1)}
     # The cells themselves are trained so.
-    assert seen[1] == ([names["other"], full_ft], tmp_path / "other", full_ft)
+    assert seen[1] == ([names["other"], full_ft], tmp_path / "other", 2, full_ft)
     assert one.step_of("lora")
     assert other.inference_of("lora", merged=True)
 

@@ -32,7 +32,7 @@ from peft_study.training import loop
 from peft_study.training.batches import load_splits
 
 STEPS = 5
-PROCESSES = 4  # a method, at most; how far they differ is what the intervals are drawn from
+PROCESSES = 4  # a method, at most: how far they differ is what intervals are drawn from
 T = TypeVar("T")
 
 
@@ -55,12 +55,14 @@ class Observed(Record):
 
 
 def profile_memory(
-    configs: Sequence[RunConfig], data: Path, reference: RunConfig, processes: int
+    configs: Sequence[RunConfig], data: Path, rounds: int, reference: RunConfig
 ) -> list[MemoryCost]:
-    """Measure the memory of every method's training, in as many `processes` of its own.
+    """Measure the memory of every method's training, each time in a process of its own.
 
-    Ratios are of means, to those of `reference`, one of `configs`.
+    There are as many processes as rounds, up to `PROCESSES`. Ratios are of their means, to those of
+    `reference`, one of `configs`.
     """
+    processes = min(rounds, PROCESSES)
     (first,) = in_fresh_processes(measure_memory, [(reference, data)])
     # Side by side, but no more of them than the memory holds: none disturbs another's bytes.
     held = psutil.virtual_memory().available // (1 + int(1.2 * first.as_measured.peak))

@@ -10,7 +10,7 @@ import torch
 
 from peft_study.methods import METHODS
 from peft_study.profiling.inference import profile_inference
-from peft_study.profiling.memory import PROCESSES, profile_memory
+from peft_study.profiling.memory import profile_memory
 from peft_study.profiling.meters import AssumedPower, Meter, NotMeasurable, ZeusMeter
 from peft_study.profiling.steps import profile_energy, profile_training
 from peft_study.records.costs import Batch, EnergySource, Machine, Profile, TaskProfile
@@ -50,7 +50,7 @@ def profile_task(
             for method, cell in first.items()
         },
         training=tuple(training),
-        memory=tuple(profile_memory(methods, rows, of, min(PROCESSES, config.rounds))),
+        memory=tuple(profile_memory(methods, rows, config.rounds, of)),
         inference=tuple(inference),
         second_copy=second_copy,
         energy=tuple(profile_energy(cells, rows, meter)) if meter else (),
