@@ -21,7 +21,7 @@ from peft_study.encoders.architectures import ARCHITECTURES
 from peft_study.encoders.backbone import head_parameters, load_model, projections
 from peft_study.errors import StudyError
 from peft_study.files import read_json
-from peft_study.parity import counts
+from peft_study.parity import counts, numbers
 from peft_study.training.batches import Split
 from peft_study.training.loop import train_run
 from peft_study.training.packing import classify, pack
@@ -78,6 +78,7 @@ def test_a_bert_without_a_pooler_is_given_one_as_part_of_the_head(
     counted = {"adapter": 2 * 2 * 4 * 64, "head": 2 * 32 + 2 + 32 * 32 + 32}
     counted["total"] = sum(counted.values())
     assert read_json(tmp_path / "run/run.json")["trainable"] == counted
+    assert max(numbers.file_differences(name).values()) < 1e-5  # as PEFT trains and saves it
 
 
 class MadeUpConfig(BertConfig):

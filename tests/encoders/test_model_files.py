@@ -4,19 +4,22 @@ import ast
 import json
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import BertTokenizerFast
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from conftest import CONFIGS, small_model
-from peft_study.data.prepare import as_read, tokenise
 from peft_study.data.sources import Row
+from peft_study.data.tokens import as_read, tokenise
 from peft_study.encoders import pretrained
 from peft_study.encoders.architectures import ARCHITECTURES
 from peft_study.encoders.backbone import load_model
@@ -182,6 +185,16 @@ def test_a_type_that_an_encoder_lacks_is_refused(saved: dict[str, Path], model_p
         as_read(tokens, Encoder(str(saved["bert"]), None, None, ARCHITECTURES["bert"]))
 
 
+def test_a_text_of_no_token_is_refused(saved: dict[str, Path]) -> None:
+    """Laid end to end, the next text's first token would be read instead."""
+    words = Tokenizer(models.WordLevel({"a": 1, "[UNK]": 0}, "[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()  # and no special tokens
+    rows = [Row(str(i), str(i), (text,), 0) for i, text in enumerate(["a a", " ", "", "a"])]
+    tokens = tokenise(rows, PreTrainedTokenizerFast(tokenizer_object=words), 32)
+    with pytest.raises(StudyError, match="its tokeniser gives no token for 2 texts, not even one"):
+        as_read(tokens, Encoder(str(saved["bert"]), None, None, ARCHITECTURES["bert"]))
+
+
 # --- Weights that are not those that a configuration says --------------------------------------
 
 
@@ -314,6 +327,32 @@ def test_a_tokenisers_file_counts(file: str, copy_of: Callable[[str], Path]) -> 
     assert len(set(digests)) == 3
     (folder / "README.md").write_text("what nothing reads")
     assert model_digest.__wrapped__(folder) == digests[-1]
+
+
+@pytest.mark.parametrize("file", ["spm.model", "sentencepiece.bpe.model", "vocab.json"])
+def test_a_vocabulary_may_have_many_names(file: str, copy_of: Callable[[str], Path]) -> None:
+    folder = copy_of("deberta-v2")
+    (folder / "vocab.txt").rename(folder / file)
+    assert model_config(str(folder))["model_type"] == "deberta-v2"
+
+
+def test_all_that_a_tokeniser_reads_is_fetched_from_the_hub(
+    copy_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def fetch(name: str, revision: str, **how: Any) -> str:
+        if how.get("local_files_only"):
+            raise LocalEntryNotFoundError("not cached")
+        asked.extend(how["allow_patterns"])
+        return str(folder)
+
+    folder = copy_of("roberta")
+    monkeypatch.setattr(pretrained, "snapshot_download", fetch)
+    assert pretrained.model_folder("org/bertweet", "0" * 40) == folder
+    for file in (*pretrained.TOKENISER_FILES, "tokenizer.4.0.0.json", "model.safetensors"):
+        assert any(fnmatch(file, pattern) for pattern in asked), file
+    assert not any(fnmatch("pytorch_model.bin", pattern) for pattern in asked)
 
 
 def test_all_files_of_all_tokenisers_are_known() -> None:

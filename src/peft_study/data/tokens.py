@@ -51,8 +51,13 @@ def tokenise(rows: list[Row], tokenizer: Any, max_length: int) -> pa.Table:
 def as_read(table: pa.Table, encoder: Encoder) -> pa.Table:
     """Return tokens as `encoder` reads them: without their types where it tells none apart.
 
-    Raises StudyError if it has no embedding of a token or of a type.
+    Raises StudyError if it has no embedding of a token or of a type, or reads no token of a text.
     """
+    if empty := pc.sum(pc.equal(pc.list_value_length(table["input_ids"]), 0)).as_py():
+        raise StudyError(
+            f"model.name is '{encoder.name}': its tokeniser gives no token for {empty} texts, not "
+            "even one that begins each; a tokeniser of transformers has such"
+        )
     shape = complete(model_config(encoder.name, encoder.revision))
     if shape.get("type_vocab_size", 2) < 2 and "token_type_ids" in table.column_names:
         table = table.drop_columns("token_type_ids")

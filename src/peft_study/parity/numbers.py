@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from peft_study.data.tasks import TASKS
 from peft_study.encoders.architectures import WEIGHTS, Weight
-from peft_study.encoders.backbone import head_parameters, load_model, set_head
+from peft_study.encoders.backbone import head_modules, head_parameters, load_model, set_head
 from peft_study.encoders.pretrained import model_config
 from peft_study.methods import METHODS, load_method, lora
 from peft_study.methods.saved import load_adapter, save_adapter
@@ -73,11 +73,6 @@ RAW_NAMES: dict[str, dict[Weight, str]] = {
         "output": "attention.output.dense",
     },
 }
-RAW_HEADS = {
-    "bert": ["classifier"],
-    "roberta": ["classifier"],
-    "deberta-v2": ["pooler", "classifier"],
-}
 BY_RAW_NAMES = "by PEFT's own names of modules"
 
 
@@ -124,7 +119,7 @@ def raw_config(
 def pefts_model(plain: PreTrainedModel, dropout: float = DROPOUT) -> peft.PeftModel:
     """Let PEFT adapt all four weights of a classifier, and train its head, as its users do."""
     config = raw_config(plain, WEIGHTS, dropout)
-    config.task_type, config.modules_to_save = "SEQ_CLS", RAW_HEADS[plain.config.model_type]
+    config.task_type, config.modules_to_save = "SEQ_CLS", list(head_modules(plain))
     return peft.get_peft_model(plain, config)
 
 
