@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -251,6 +252,7 @@ def as_transformers_has_it(folder: Path, ours: PreTrainedModel, split: Split) ->
         return padded(ours, split)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of keys that decide nothing
 @FUZZ
 @given(
     config=sound(),
