@@ -60,8 +60,8 @@ def as_its_card_says(out: Path, encoder: Path) -> PreTrainedModel:
     """Load an exported adapter by running the code of its card; `encoder` is the pretrained one."""
     card = (out / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```\n(.*?)```", card, re.S)
-    (named,) = re.findall(r"`ENCODER` is (.*?), `FOLDER` this one", card, re.S)
-    beside = "that encoder, `encoder/` beside the folders of methods"
+    (named,) = re.findall(r"`ENCODER` is (.*?); a head of its own", card, re.S)
+    beside = "that fine-tuned encoder, `encoder/` beside the folders of methods"
     assert named in ("the model named above", beside)
     assert named == beside or f"of `{encoder}`" in card
     place = out.parent.parent / "encoder" if named == beside else encoder

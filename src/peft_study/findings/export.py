@@ -104,7 +104,7 @@ def _model_card(study: StudyInfo, cell: Cell, seed: str) -> str:
         start = f"the intermediate task `{init.task}`"
     if _on_tuned_encoder(study, cell):
         start, pinned = f"the encoder after full fine-tuning on {start}", ""
-        encoder = f"that encoder, `{ENCODER}/` beside the folders of methods"
+        encoder = f"that fine-tuned encoder, `{ENCODER}/` beside the folders of methods"
     rows = []
     for metric in cell.metrics:
         scores = cell.scores(metric)
@@ -157,8 +157,8 @@ model = Classifier.from_pretrained(
 model = PeftModel.from_pretrained(model, FOLDER)
 ```
 
-`ENCODER` is {encoder}, `FOLDER` this one. Its own head, if it has one, is replaced. The outputs
-are {meaning}.
+`ENCODER` is {encoder}; a head of its own is replaced. `FOLDER` is this folder.
+The outputs are {meaning}.
 
 ## Licence
 

@@ -11,7 +11,7 @@ import pytest
 import builders
 import made_up
 from peft_study.findings.page.render import render
-from peft_study.findings.page.words import conclusion, findings
+from peft_study.findings.page.words import conclusion, findings, overview
 from peft_study.findings.results import Results
 from peft_study.records.costs import Batch, EnergyCost, EnergySource, Recipe
 from peft_study.records.study import TaskInfo
@@ -277,3 +277,13 @@ def test_a_method_of_ones_own_appears_by_its_label() -> None:
     said = words(page(made_up.results(study=study, profile=profile, parity=parity)))
     for shown in (" r 8", " – – – –", ", r = 4 8 in 2 pieces 200.0", ", r = 4 –"):
         assert f"Own LoRA{shown}" in said
+
+
+def test_the_lengths_of_texts_that_are_a_tasks_own_are_told() -> None:
+    own = {"mrpc": None, "rte": 128, "sst2": 16}
+    tasks = tuple(TaskInfo(task, "accuracy", ("no", "yes"), most) for task, most in own.items())
+    told = [overview(builders.study(tasks=some))["Model"] for some in (tasks, tasks[:1])]
+    assert [words.partition("texts of up to ")[2] for words in told] == [
+        "64 tokens (rte 128, sst2 16)",
+        "64 tokens",
+    ]
