@@ -210,6 +210,24 @@ def save(
     save_file(stray, folder / "model-00003-of-00003.safetensors", said)
 
 
+# A byte of the configuration, of an index, or of the header of weights that is another.
+SPOILT = st.tuples(
+    st.sampled_from(["config.json", "*.index.json", "*.safetensors"]),
+    st.integers(0, 2000),
+    st.integers(0, 255) | st.sampled_from(b'0123456789"{}[],:.'),
+)
+
+
+def spoil(files: list[Path], place: int, byte: int) -> None:
+    for path in files[:1]:
+        content = bytearray(path.read_bytes())
+        length = len(content)
+        if path.suffix == ".safetensors":
+            length = 8 + int.from_bytes(content[:8], "little")  # what is not the weights' own bytes
+        content[place % length] = byte
+        path.write_bytes(content)
+
+
 # --- The two ways of computing -----------------------------------------------------------------
 
 
@@ -259,6 +277,7 @@ def as_transformers_has_it(folder: Path, ours: PreTrainedModel, split: Split) ->
     change=changed(),
     said=st.sampled_from(FORMATS[:2]) | st.sampled_from(FORMATS),
     shards=st.booleans(),
+    spoilt=st.lists(SPOILT, max_size=1),
     rows=st.lists(st.integers(0, 99), min_size=1, max_size=5),
 )
 def test_a_model_computes_as_it_says_or_is_refused_in_one_line(
@@ -266,6 +285,7 @@ def test_a_model_computes_as_it_says_or_is_refused_in_one_line(
     change: tuple[Config, list[tuple[str, int]]],
     said: dict[str, str] | None,
     shards: bool,
+    spoilt: list[tuple[str, int, int]],
     rows: list[int],
 ) -> None:
     weights = drawn(built(config))
@@ -275,10 +295,12 @@ def test_a_model_computes_as_it_says_or_is_refused_in_one_line(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         save(folder, config | edits, weights, said, shards and len(weights) > 1)
+        for files, place, byte in spoilt:
+            spoil(sorted(folder.glob(files)), place, byte)
         found = outcome(lambda: model_config(str(folder)))
         if isinstance(found, StudyError):
             assert str(found).startswith(f"model.name is '{folder}': ")
-            assert edits or changes or said not in FORMATS[:2]
+            assert edits or changes or spoilt or said not in FORMATS[:2]
             return
         # Nothing is found out later.
         model = load_model(str(folder), 2, seed=0).eval()

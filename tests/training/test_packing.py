@@ -64,6 +64,17 @@ def test_gradients_equal_padded_ones(model_type: str, method: str) -> None:
         torch.testing.assert_close(packed, padded, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("places", [[0], [3, 4], [9, 11], list(range(12))])
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_a_text_may_hold_the_paddings_token(model_type: str, places: list[int]) -> None:
+    """RoBERTa numbers the others as if it were not there."""
+    model, split = small_model(model_type), make_split([12, 20, 7])
+    split.columns["input_ids"][0][places] = int(model.config.pad_token_id or 0)
+    with torch.no_grad():
+        packed = classify(model, pack(split, [0, 1, 2], model))
+        torch.testing.assert_close(packed, padded_logits(model, split), atol=1e-5, rtol=0)
+
+
 def test_examples_do_not_see_each_other() -> None:
     model = small_model("bert")
     split, other = make_split([10, 12, 14]), make_split([10, 12, 14])

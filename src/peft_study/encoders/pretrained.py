@@ -210,7 +210,8 @@ def _weight_map(index: Path) -> dict[str, str]:
 def _headers(folder: Path) -> dict[str, tuple[Shape, str]]:
     """Return the shape and the type of each weight that transformers would load, by its name.
 
-    Raises StudyError if a file is damaged, or in a format that would have to be converted.
+    Raises StudyError if a file is damaged, in a format that would have to be converted, or without
+    a weight that an index names.
     """
     found: dict[str, tuple[Shape, str]] = {}
     for path in weight_files(folder):
@@ -227,9 +228,13 @@ def _headers(folder: Path) -> dict[str, tuple[Shape, str]]:
             raise StudyError(
                 f"{path} says that its format is '{said}'; must be 'pt': save it with PyTorch"
             )
-    index = folder / WEIGHT_FILES[1]
-    wanted = found if (folder / WEIGHT_FILES[0]).is_file() else _weight_map(index)
-    return {name: found[name] for name in wanted if name in found}
+    if (folder / WEIGHT_FILES[0]).is_file():
+        return found
+    places = _weight_map(index := folder / WEIGHT_FILES[1])
+    for name, shard in places.items():
+        if name not in found:
+            raise StudyError(f"{folder / shard} lacks '{name}', which {index.name} says it has")
+    return {name: found[name] for name in places}
 
 
 def _check_weights(
