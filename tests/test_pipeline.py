@@ -220,8 +220,9 @@ def test_a_method_is_added_by_a_row_and_a_module(project: Project) -> None:
     assert '<th scope="row">My LoRA</th>' in page
     assert (project.folder / "exports/mine/tweet_rating/README.md").is_file()
     costs = read_json(project.folder / "metrics/profile.json")
+    (task,) = costs["tasks"]
     for part in ("training", "memory"):
-        assert [row["recipe"]["method"] for row in costs[part]] == ["lora", "full_ft", "mine"]
+        assert [row["recipe"]["method"] for row in task[part]] == ["lora", "full_ft", "mine"]
     assert costs["energy"]["source"] in ("RAPL", "estimate")
     # A rank under comparison measures nothing again.
     project.set("r: 8\n", "r: 3\n")
