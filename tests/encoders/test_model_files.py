@@ -88,6 +88,7 @@ def refusal(folder: Path) -> str:
         ("bert", "pruned_heads", {"0": [1]}, "must be {}, or not there"),
         ("roberta", "chunk_size_feed_forward", 4, "must be 0, or not there"),
         ("roberta", "position_embedding_type", "relative_key", "must be 'absolute', or not there"),
+        ("bert", "position_embedding_type", None, "must be 'absolute', or not there"),
         ("deberta-v2", "quantization_config", {"bits": 4}, "must be None, or not there"),
         ("deberta-v2", "conv_kernel_size", 4, "must be 0 or an odd number"),
         ("deberta-v2", "pos_att_type", "c2p|p2p", "must be of c2p and p2c"),

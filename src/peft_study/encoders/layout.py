@@ -17,8 +17,8 @@ ACTIVATIONS = (
     *("quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu", "swish", "tanh"),
 )
 MOST = 10**6  # of what no weight bounds: a larger number is a slip
-# What may be said with one value alone: the packed step computes as that value says. None is as
-# good, for a key that is not there.
+# What may be said with one value alone: the packed step computes as that value says. None says the
+# same as what is false or empty; not as a word, which transformers then compares with None.
 ONLY: Config = {
     "add_cross_attention": False,
     "chunk_size_feed_forward": 0,
@@ -134,7 +134,8 @@ def known_keys(config: Config) -> Config:
 def problem(config: Config) -> str | None:
     """Return what is wrong with a configuration in words, or None: the key, its value, the rule."""
     for key, only in ONLY.items():
-        if (value := config.get(key)) not in (None, only):
+        value = config.get(key, only)
+        if value != only and (only or value is not None):
             return f"{key} is {value!r}; must be {only!r}, or not there"
     kind, known = config["model_type"], complete(config)
     for key, rule in RULES.get(kind, dict.fromkeys(SIZES, COUNT)).items():

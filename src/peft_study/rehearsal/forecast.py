@@ -96,7 +96,7 @@ def forecast(name: str, folder: Path) -> Forecast:
             raise StudyError(f"tasks.{run.task}: how many rows it has is not known")
         runs, steps = runs + run.seeds, steps + run.seeds * run.steps
         cost, hyper = costs[run.method], study.hyperparameters(run.method, run.params)
-        tokens = TOKENS.get(run.task) or mean_tokens(folder / "data/prepared" / run.task)
+        tokens = TOKENS.get(run.task) or mean_tokens(_prepared(folder, run.task))
         held_out = run.params.validation_rows or HELD_OUT[run.task]
         evaluations = hyper.epochs * hyper.evaluations_per_epoch
         trained = hyper.epochs * run.rows * tokens * (cost.forward + cost.backward)
@@ -143,6 +143,12 @@ def timed(config: RunConfig, data: Path) -> Timed:
         trained=counts["total"],
         saved=counts["total"] if config.save_weights else 0,
     )
+
+
+def _prepared(folder: Path, task: str) -> Path:
+    """Return where the rows of a task lie, which may be the intermediate one."""
+    found = folder / "data/prepared" / task
+    return found if found.is_dir() else folder / "data/intermediate"
 
 
 def mean_tokens(prepared: Path) -> float:
