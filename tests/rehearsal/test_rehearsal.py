@@ -112,7 +112,7 @@ def test_a_study_is_rehearsed_to_its_page(
     assert outcome.error is None, outcome
     size = presets.describe(presets.load(name))
     counts = re.match(
-        r"about ([\d,]+) runs of ([\d,]+) steps in all, ([\d,]+) hours", outcome.forecast
+        r"about ([\d,]+) runs with ([\d,]+) steps in all, ([\d,]+) hours", outcome.forecast
     )
     assert counts
     runs, steps, hours = (int(count.replace(",", "")) for count in counts.groups())

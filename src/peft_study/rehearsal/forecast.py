@@ -75,7 +75,7 @@ class Forecast(Record):
 
     def __str__(self) -> str:
         return (
-            f"about {self.runs:,} runs of {self.steps:,} steps in all, {self.hours:,.0f} hours "
+            f"about {self.runs:,} runs with {self.steps:,} steps in all, {self.hours:,.0f} hours "
             f"with {self.at_once} at once, {self.memory / 1e9:.1f} GB of memory a run, "
             f"{self.disk / 1e9:,.1f} GB of disk"
         )
@@ -109,7 +109,7 @@ def forecast(name: str, folder: Path) -> Forecast:
         disk += run.seeds * COPIES * (4 * cost.saved + 20 * held_out * evaluations)
         disk += 8 * run.rows * tokens
     cores = psutil.cpu_count() or 1
-    at_once = max(1, min(cores, int(psutil.virtual_memory().total / memory)))
+    at_once = max(1, min(cores, runs, int(psutil.virtual_memory().total / memory)))
     return Forecast(runs, steps, at_once, seconds / at_once / 3600, memory, disk)
 
 
