@@ -2,9 +2,12 @@
 
 import copy
 import os
+import resource
 import shutil
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -230,6 +233,22 @@ def learnable(tmp_path_factory: pytest.TempPathFactory) -> Path:
         splits[name] = datasets.Dataset(table, fingerprint="test")
     datasets.DatasetDict(splits).save_to_disk(str(folder))
     return folder
+
+
+@contextmanager
+def full_disk(left: int = 1000) -> Iterator[None]:
+    """Let no file become longer than `left` bytes: what a full disk says, without a disk.
+
+    Python keeps nothing that it compiles meanwhile: it would keep, and read later, what was cut.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    resource.setrlimit(resource.RLIMIT_FSIZE, (left, before[0][1]))
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before[0])
+        sys.dont_write_bytecode = before[1]
 
 
 def run_files(directory: Path) -> dict[str, bytes]:

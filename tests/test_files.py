@@ -2,11 +2,9 @@
 
 import errno
 import os
-import resource
 import shutil
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
-from conftest import make_config
+from conftest import full_disk, make_config
 from peft_study.errors import StudyError, run_command, system_says
 from peft_study.files import as_json, copy_folder, replacing, write_json
 from peft_study.run_config import RunResult
@@ -33,17 +31,6 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "tensors": lambda path: save_file({"a": torch.zeros(5000)}, path),
     "arrays": lambda path: save_arrays({"a": MANY}, path),
 }
-
-
-@contextmanager
-def full_disk(left: int = 1000) -> Iterator[None]:
-    """Let no file become longer than `left` bytes: what a full disk says, without a disk."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (left, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def said(body: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> str:

@@ -519,7 +519,7 @@ MODELS = [
     broken(
         "heads that do not divide the width",
         another_config(num_attention_heads=7),
-        "hidden_size 32 is no multiple of num_attention_heads 7",
+        "hidden_size is 32; must be a multiple of num_attention_heads 7",
     ),
     case(
         "a revision of the embedded model",
@@ -532,7 +532,11 @@ MODELS = [
     broken("no weights", without("model.safetensors"), "safetensors is missing"),
     broken("configuration cut off", holding("config.json", "{"), "not valid JSON"),
     broken("configuration a list", holding("config.json", "[]"), "no valid 'model_type'"),
-    broken("no width", another_config(hidden_size=None), "no valid 'hidden_size'"),
+    broken(
+        "no width",
+        another_config(hidden_size=None),
+        "hidden_size is None; must be a whole number of at least 1",
+    ),
     broken(
         "relative positions",
         another_config(position_embedding_type="relative_key"),

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,7 +17,7 @@ from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from conftest import ROOT, outcome, small_model
+from conftest import ROOT, full_disk, outcome, small_model
 from peft_study.data.prepare import check_intermediate, clean, prepare, prepare_all, split, tokenise
 from peft_study.data.sources import Row, opinions
 from peft_study.data.sources import tables as files
@@ -356,12 +355,8 @@ def test_a_disk_that_takes_no_more_is_one_line(tmp_path: Path) -> None:
     """Here no file may be longer than 1,000 bytes, which the system says as it says of a disk."""
     config = own(tmp_path / "data", labelled(DISTINCT[:60]), labelled(DISTINCT[60:]))
     configs = PrepareConfigs({"own": config}, None, ())
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
-    try:
+    with full_disk():
         found = outcome(lambda: prepare_all(configs, tmp_path / "out", tmp_path / "intermediate"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert re.fullmatch(rf"{tmp_path}/out\S*: File too large", str(found))
 
 
