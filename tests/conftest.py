@@ -91,7 +91,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest tests: one process builds their project while others test units."""
-    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+    longest = ("test_pipeline.py", "test_rehearsal.py")
+    items.sort(key=lambda item: (item.path.name not in longest, "slow" not in item.keywords))
 
 
 _SIZE: dict[str, Any] = {

@@ -23,8 +23,8 @@ from peft_study.study import load_study
 # What makes a rehearsal small.
 CHANGED = {"rehearsal", "name", "revision", "folder", "seeds", "epochs", "train_rows", "rounds"}
 CHANGED |= {"validation_rows", "backend", "workers"}
-# One of each kind: tasks that start from an intermediate one; a sweep alone.
-KINDS = ("hu_table2_roberta_base", "chu_table3")
+# One of each kind: files, and tasks that start from an intermediate one; the hub, a sweep alone.
+KINDS = ("minilm_glue", "chu_table3")
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -111,13 +111,10 @@ def test_a_study_is_rehearsed_to_its_page(
     outcome = rehearse(name)
     assert outcome.error is None, outcome
     size = presets.describe(presets.load(name))
-    counts = re.match(
-        r"about ([\d,]+) runs with ([\d,]+) steps in all, ([\d,]+) hours", outcome.forecast
-    )
+    counts = re.match(r"about ([\d,]+) runs with ([\d,]+) steps in all, ", outcome.forecast)
     assert counts
-    runs, steps, hours = (int(count.replace(",", "")) for count in counts.groups())
+    runs, steps = (int(count.replace(",", "")) for count in counts.groups())
     assert (runs, steps) == (size["runs"], size["steps"])
-    assert hours > 1
     folder = tmp_path / name
     page = (folder / "plots/report.html").read_text(encoding="utf-8")
     captions = re.findall(r"<caption[^>]*><span>(.*?)</span>", page)

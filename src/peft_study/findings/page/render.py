@@ -40,6 +40,7 @@ def render(
     return template.render(
         study=results.study,
         title=marked(title, results.study),
+        claims_caption=marked("What each claim says, and what this study found", results.study),
         overview=words.overview(results.study),
         findings=words.findings(results, claims),
         claims=sorted(claims, key=lambda claim: rank(claim.verdict)),
