@@ -283,6 +283,9 @@ def test_one_more_task_in_a_folder_of_its_own_trains_its_runs_and_no_other(
     # Another task's rows concern neither the profile's task nor the sweep's.
     assert not {"sweep", "profile"} & stages_in(printed)
     assert project.run("git", "status", "--porcelain") == ""
+    compared = project.run("python", "-m", "peft_study.findings.versions", "task")
+    assert compared.count("unchanged") == 2 * 2
+    assert "movie_polarity: lora has results in one of the versions only" in compared
     project.run("dvc", "exp", "apply", "task")
     after = project.results()
     assert {name for name in before if after[name] != before[name]} == {
