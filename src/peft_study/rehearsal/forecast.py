@@ -75,7 +75,7 @@ class Forecast(Record):
 
     def __str__(self) -> str:
         return (
-            f"about {self.runs:,} runs with {self.steps:,} steps in all, {self.hours:,.0f} hours "
+            f"about {self.runs:,} runs with {self.steps:,} steps in all, {self.hours:,.1f} hours "
             f"with {self.at_once} at once, {self.memory / 1e9:.1f} GB of memory a run, "
             f"{self.disk / 1e9:,.1f} GB of disk"
         )
