@@ -36,7 +36,7 @@ def main() -> None:
     names = ["full_ft", *(f"method_{number}" for number in range(1, METHODS))]
     families = ["full", "lora", *(f"family_{number}" for number in range(2, METHODS))]
     methods = [
-        MethodInfo(name, name, family, place, False, {})
+        MethodInfo(name, name, family, family, place, False, {})
         for place, (name, family) in enumerate(zip(names, families, strict=True))
     ]
     tasks = [TaskInfo(name, TASKS[name].metrics[0], TASKS[name].labels) for name in HELD_OUT]

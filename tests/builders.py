@@ -37,8 +37,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def method(name: str, **settings: Any) -> MethodInfo:
     """Return a method of the table, with the default study's settings unless `settings` say so."""
     row, place = METHODS[name], list(METHODS).index(name)
-    found = SETTINGS[row.block] | settings
-    return MethodInfo(name, row.label, row.family, place, row.exported, found)
+    found = SETTINGS[str(row.block)] | settings
+    return MethodInfo(name, row.label, row.family, row.family, place, row.exported, found)
 
 
 def study(

@@ -204,7 +204,7 @@ def make_config(method: str, model: Path, **train: Any) -> RunConfig:
         task="movie_polarity",
         definition=TASKS["movie_polarity"],
         encoder=Encoder(str(model), None, None, ARCHITECTURES["bert"]),
-        settings=SETTINGS[row.block],
+        settings=SETTINGS[str(row.block)],
         train=replace(HYPER, **train),
         save_weights=True,
         packages={},

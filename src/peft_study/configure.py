@@ -21,7 +21,7 @@ from peft_study.encoders.pretrained import (
 from peft_study.errors import StudyError
 from peft_study.files import write_json
 from peft_study.findings.published import check_published
-from peft_study.methods import METHODS
+from peft_study.methods import METHODS, load_method
 from peft_study.records import Record
 from peft_study.records.study import (
     DataInfo,
@@ -34,9 +34,11 @@ from peft_study.records.study import (
 )
 from peft_study.run_config import (
     AdapterHSettings,
+    AdaptersSettings,
     CellConfig,
     Encoder,
     LoraSettings,
+    PeftSettings,
     RunConfig,
     Settings,
 )
@@ -68,6 +70,7 @@ def configure(study: Study) -> dict[str, object]:
     """
     check_against_model(study)
     check_device(study)
+    check_recipes(study)
     name, revision = study.model.name, study.model.revision
     # A hub model's revision is a hash of its files already.
     digest = None if is_hub_id(name) else model_digest(model_folder(name, revision))
@@ -81,8 +84,7 @@ def resolve(study: Study, encoder: Encoder) -> dict[str, object]:
     Raises StudyError if data are not there, or a library is installed in another version than the
     pinned one.
     """
-    packages = {name: pinned(TRAINING_PACKAGES + row.packages) for name, row in METHODS.items()}
-    resolver = _Resolver(study, encoder, packages)
+    resolver = _Resolver(study, encoder)
     prepared = resolver.preparation()
     return {
         "prepare": prepared,
@@ -146,6 +148,28 @@ def check_against_model(study: Study) -> None:
             raise StudyError(f"params.yaml: {key}: got {value}; must be {allowed}")
 
 
+def check_recipes(study: Study) -> None:
+    """Build every recipe that only a library can judge, on the encoder.
+
+    Raises StudyError if the library does not know a key, refuses a value, or finds no module.
+    """
+    opened = {
+        name: declared
+        for name in study.recipes
+        if isinstance((declared := study.method(name)).settings, (PeftSettings, AdaptersSettings))
+    }
+    if not opened:
+        return
+    from peft_study.encoders.backbone import load_model  # slow, and not needed otherwise
+
+    for name, declared in opened.items():
+        model = load_model(study.model.name, 2, 0, study.model.revision)
+        try:
+            load_method(declared.row.module).adapt(model, declared.settings, seed=0)
+        except StudyError as error:
+            raise StudyError(f"params.yaml: recipes.{name}.config: {error}") from None
+
+
 def locate(study: Study, name: str, task: TaskParams) -> dict[str, object]:
     """Return what decides the rows of a task. Raises StudyError as its source's `locate`."""
     files = task.files.model_dump() if task.files else None
@@ -166,11 +190,10 @@ def check_device(study: Study) -> None:
 
 
 class _Resolver(Record):
-    """Resolves the runs of a study; `packages` are the versions that each method depends on."""
+    """Resolves the runs of a study."""
 
     study: Study
     encoder: Encoder
-    packages: dict[str, dict[str, str]]
 
     def preparation(self) -> PrepareConfigs:
         study, init, starters = self.study, self.study.mnli_init, self.study.starters
@@ -209,17 +232,17 @@ class _Resolver(Record):
         )
 
     def _run(self, method: str, name: str, task: TaskParams) -> RunConfig:
-        row = METHODS[method]
+        declared = self.study.method(method)
         return RunConfig(
             method=method,
-            module=row.module,
+            module=declared.row.module,
             task=name,
             definition=self.study.task_definition(name, task),
             encoder=self.encoder,
-            settings=self.study.settings(method),
+            settings=declared.settings,
             train=self.study.hyperparameters(method, task),
-            save_weights=row.family != "full" or self.study.full_ft.save_weights,
-            packages=self.packages[method],
+            save_weights=declared.save_weights,
+            packages=pinned(TRAINING_PACKAGES + declared.row.packages),
         )
 
     def training(self, method: str) -> dict[str, CellConfig]:
@@ -265,6 +288,7 @@ class _Resolver(Record):
                 ProfiledTask(rows[name], self._measured(name))
                 for name in (params.tasks if params.rounds else ())
             ),
+            methods=(*METHODS, *self.study.recipes),
             rounds=params.rounds,
             reference="full_ft" if "full_ft" in self.study.methods else "lora",
             assumed_watts=params.assumed_watts,
@@ -283,6 +307,8 @@ class _Resolver(Record):
             run = self._run(method, name, self.study.tasks[name])
             recipes: dict[str, Settings] = {method: run.settings}
             match run.settings:
+                case _ if method in self.study.recipes:
+                    pass  # measured as it is
                 case AdapterHSettings() as adapter:
                     recipes[method] = replace(adapter, bottleneck=params.bottleneck)
                 case LoraSettings(dropout=dropout):
@@ -316,7 +342,7 @@ def _report(study: Study) -> StudyInfo:
         seeds=tuple(study.seeds),
         methods=tuple(
             _method(study, name, place)
-            for place, name in enumerate(METHODS)
+            for place, name in enumerate((*METHODS, *study.recipes))
             if name in study.methods
         ),
         tasks=tuple(
@@ -336,8 +362,18 @@ def _report(study: Study) -> StudyInfo:
 
 
 def _method(study: Study, name: str, place: int) -> MethodInfo:
-    """Describe a method, at its `place` in the table of methods."""
-    row, own = METHODS[name], study.only.get(name, OnlyParams())
-    settings, tasks, seeds = vars(study.settings(name)), own.tasks, own.seeds
-    about = name, row.label, row.family, place, row.exported, settings
-    return MethodInfo(*about, tuple(tasks) if tasks else None, tuple(seeds) if seeds else None)
+    """Describe a method, at its `place` in the table of methods, after which recipes come."""
+    declared, own = study.method(name), study.only.get(name, OnlyParams())
+    row, built_in = declared.row, name in METHODS
+    return MethodInfo(
+        name=name,
+        label=row.label,
+        family=row.family,
+        computes=row.family if built_in else name,
+        place=place,
+        exported=row.exported,
+        settings=vars(declared.settings),
+        tasks=tuple(own.tasks) if own.tasks else None,
+        seeds=tuple(own.seeds) if own.seeds else None,
+        citation=declared.citation,
+    )

@@ -3,7 +3,8 @@
 `peft_study.configure` makes these records from the parameters and the tables, once.
 """
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from peft_study.data.tasks import Task
 from peft_study.encoders.architectures import Architecture, Weight
@@ -41,8 +42,46 @@ class AdapterHSettings(Record):
 class FullFtSettings(Record):
     """Full fine-tuning, of which nothing is to be set."""
 
+    weights: Literal["all"] = "all"
 
-Settings = LoraSettings | AdapterHSettings | FullFtSettings
+
+class BitFitSettings(Record):
+    """BitFit (Zaken et al. 2022, section 2), of which nothing is to be set."""
+
+    weights: Literal["biases"] = "biases"
+
+
+class PeftSettings(Record):
+    """A tuner of PEFT by its own configuration, whose `peft_type` names it.
+
+    Canonical names of weights may stand in it where PEFT wants names of modules. Where PEFT draws
+    LoRA's A Kaiming-uniform, `init_std` is as in `LoraSettings`.
+    """
+
+    config: dict[str, Any]
+    init_std: float | None = None
+
+
+def drawn_from(keys: Iterable[str]) -> set[str]:
+    """Return which keys of a configuration of PEFT are seeds."""
+    return {key for key in keys if {"seed", "prng"} & set(key.split("_"))}
+
+
+class AdaptersSettings(Record):
+    """A method of the `adapters` library by its own words; layers of `leave_out` have none."""
+
+    config: str
+    leave_out: tuple[int, ...] = ()
+
+
+Settings = (
+    LoraSettings
+    | AdapterHSettings
+    | FullFtSettings
+    | BitFitSettings
+    | PeftSettings
+    | AdaptersSettings
+)
 
 
 class Hyperparameters(Record):

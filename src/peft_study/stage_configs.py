@@ -53,9 +53,13 @@ class ProfiledTask(Record):
 
 
 class ProfileConfig(Record):
-    """What to measure on which tasks; `reference` is the cell that others are compared with."""
+    """What to measure on which tasks; `reference` is the cell that others are compared with.
+
+    `methods` are in the order in which they are told of; there may be more than are measured.
+    """
 
     tasks: tuple[ProfiledTask, ...]
+    methods: tuple[str, ...]
     rounds: int
     reference: str
     assumed_watts: float | None

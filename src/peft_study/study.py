@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -17,40 +17,26 @@ from peft_study.errors import StudyError, nearest
 from peft_study.methods import METHODS
 from peft_study.mistakes import REVISION, STUDY, explain
 from peft_study.own_files import FilesParams, Name
-from peft_study.run_config import (
-    AdapterHSettings,
-    Device,
-    FullFtSettings,
-    Hyperparameters,
-    LoraSettings,
-    Precision,
-    Schedule,
-    Settings,
+from peft_study.recipes import (
+    AdapterHParams,
+    Block,
+    Blocks,
+    Declared,
+    FullFtParams,
+    LoraParams,
+    Overrides,
+    RecipeParams,
+    declare,
 )
+from peft_study.recipes import problems as recipe_problems
+from peft_study.run_config import Device, Hyperparameters, Precision, Schedule
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 LONGEST_TASK = 100  # letters; it is part of names of files, of which systems allow 255 bytes
 MaxLength = Annotated[int, Field(ge=8, le=512)]
 
 
-class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Overrides(_Block):
-    """Training hyperparameters that a method, a task, or a method on a task may set for itself."""
-
-    epochs: Annotated[int, Field(ge=1)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] | None = None
-    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
-    weight_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
-    adam_beta2: Annotated[float, Field(gt=0, lt=1)] | None = None
-    adam_epsilon: Annotated[float, Field(gt=0)] | None = None
-    head: Literal["trained", "frozen"] | None = None
-
-
-class ModelParams(_Block):
+class ModelParams(Block):
     """`model`: the pretrained encoder."""
 
     name: Name
@@ -58,7 +44,7 @@ class ModelParams(_Block):
     max_length: MaxLength
 
 
-class DataParams(_Block):
+class DataParams(Block):
     """`data`: where rows come from and how they are split."""
 
     source: Literal["opinions", "files", "hub"]
@@ -67,33 +53,7 @@ class DataParams(_Block):
     resample: Literal["none", "per_seed"] = "none"
 
 
-class LoraParams(Overrides):
-    """`lora`: low-rank adaptation (Hu et al. 2021, section 4.1), for all three implementations."""
-
-    r: Annotated[int, Field(ge=1)]
-    alpha: Annotated[float, Field(gt=0)]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    targets: Annotated[list[Weight], Field(min_length=1)]
-    init_std: Annotated[float, Field(gt=0)] | None = None
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
-
-
-class AdapterHParams(Overrides):
-    """`adapter_h`: bottleneck adapters after attention and after the FFN (Houlsby et al. 2019)."""
-
-    bottleneck: Annotated[int, Field(ge=1)]
-    activation: Literal["relu", "gelu", "swish", "tanh"]
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
-
-
-class FullFtParams(Overrides):
-    """`full_ft`: every parameter of the model is trained."""
-
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
-    save_weights: bool
-
-
-class TrainParams(_Block):
+class TrainParams(Block):
     """`train`: what all methods share unless a method or task overrides it."""
 
     epochs: Annotated[int, Field(ge=1)]
@@ -113,7 +73,13 @@ class TrainParams(_Block):
 
 
 class TaskParams(Overrides):
-    """`tasks.<name>`: where its rows are, how many of them, and hyperparameters of its own."""
+    """`tasks.<name>`: where its rows are, how many of them, and hyperparameters of its own.
+
+    A method's block here overrides them for that method. Recipes have theirs too, in the keys
+    beyond those below: `_cross_checks` knows their names.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     files: FilesParams | None = None
     train_rows: Annotated[int, Field(ge=2)] | None = None
@@ -122,6 +88,10 @@ class TaskParams(Overrides):
     lora: Overrides = Overrides()
     adapter_h: Overrides = Overrides()
     full_ft: Overrides = Overrides()
+
+    def own(self, name: str) -> Overrides:
+        """Return what is said here for a method, built in or a recipe."""
+        return Overrides.model_validate(getattr(self, name, {}))
 
 
 class IntermediateParams(TaskParams):
@@ -138,14 +108,14 @@ class IntermediateParams(TaskParams):
     seed: Seed
 
 
-class OnlyParams(_Block):
+class OnlyParams(Block):
     """`only.<method>`: tasks and seeds of a method's own, instead of the study's."""
 
     tasks: Annotated[list[str], Field(min_length=1)] | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)] | None = None
 
 
-class SweepParams(_Block):
+class SweepParams(Block):
     """`sweep`: our LoRA at every rank with every set of weights (Hu et al. 2021, section 7.2)."""
 
     task: str
@@ -159,7 +129,7 @@ class SweepParams(_Block):
         return [(rank, weights) for rank in self.ranks for weights in self.weights]
 
 
-class ProfileParams(_Block):
+class ProfileParams(Block):
     """`profile`: what to measure the costs of, in recipes of its own; no rounds: nothing.
 
     So no cost is measured again because a rank under comparison changed. LoRA has `ranks` (PEFT's
@@ -174,7 +144,7 @@ class ProfileParams(_Block):
     assumed_watts: Annotated[float, Field(gt=0)] | None = None
 
 
-class AnalysisParams(_Block):
+class AnalysisParams(Block):
     """`analysis`: how findings are drawn from the runs."""
 
     iso_margin: Annotated[float, Field(ge=0, lt=1)]
@@ -182,7 +152,7 @@ class AnalysisParams(_Block):
     published: list[Name]
 
 
-class RayParams(_Block):
+class RayParams(Block):
     """`runner.ray`: the cluster, and what a run takes of it."""
 
     address: Name | None = None
@@ -191,7 +161,7 @@ class RayParams(_Block):
     memory_gigabytes: Annotated[float, Field(gt=0)]
 
 
-class RunnerParams(_Block):
+class RunnerParams(Block):
     """`runner`: how runs are spread over machines, and what is kept of them; changes no result."""
 
     backend: Literal["local", "ray"]
@@ -201,7 +171,7 @@ class RunnerParams(_Block):
     ray: RayParams
 
 
-class Study(_Block):
+class Study(Block):
     """A whole study, as `params.yaml` describes it."""
 
     study: Annotated[str, Field(pattern=STUDY)]
@@ -210,7 +180,7 @@ class Study(_Block):
     data: DataParams
     seeds: Annotated[list[Seed], Field(min_length=1)]
     methods: list[str]
-    only: dict[str, OnlyParams] = {}
+    only: Annotated[dict[str, OnlyParams], Field(default_factory=dict)]
     tasks: Annotated[dict[str, TaskParams], Field(min_length=1)]
     mnli_init: IntermediateParams
     sweep: SweepParams
@@ -219,6 +189,7 @@ class Study(_Block):
     lora: LoraParams
     adapter_h: AdapterHParams
     full_ft: FullFtParams
+    recipes: Annotated[dict[str, RecipeParams], Field(default_factory=dict)]
     analysis: AnalysisParams
     runner: RunnerParams
 
@@ -248,29 +219,24 @@ class Study(_Block):
         scored = classification_metrics(len(labels)) if labels else ("pearson", "spearman")
         return Task(texts, labels, scored)
 
-    def settings(self, method: str) -> Settings:
-        """Return what decides the adapter of `method`, the training apart."""
-        lora, adapter = self.lora, self.adapter_h
-        settings: dict[str, Settings] = {
-            "lora": LoraSettings(
-                lora.r, lora.alpha, lora.dropout, tuple(lora.targets), lora.init_std
-            ),
-            "adapter_h": AdapterHSettings(adapter.bottleneck, adapter.activation),
-            "full_ft": FullFtSettings(),
-        }
-        return settings[METHODS[method].block]
+    def method(self, name: str) -> Declared:
+        """Return a method, built in or a recipe, as the parameters declare it."""
+        blocks: Blocks = {"lora": self.lora, "adapter_h": self.adapter_h, "full_ft": self.full_ft}
+        return declare(name, self.recipes, blocks)
 
     def hyperparameters(self, method: str, task: TaskParams) -> Hyperparameters:
         """Resolve how `method` is trained on `task`; the most specific setting wins.
 
-        `tasks.<task>.<method>`, then `tasks.<task>`, then `<method>`, then `train`.
+        `tasks.<task>.<method>`, then `tasks.<task>`, then `<method>`, then `train`; of a recipe
+        what it is like comes before itself.
         """
-        block, resolved = METHODS[method].block, self.train.model_dump()
-        for layer in (getattr(self, block), task, getattr(task, block)):
-            # What `mnli_init.head` says is not how the intermediate run is trained.
-            other = {"head"} if isinstance(layer, IntermediateParams) else set()
-            known = set(Overrides.model_fields) - other
-            resolved |= layer.model_dump(include=known, exclude_none=True)
+        declared = self.method(method)
+        # What `mnli_init.head` says is not how the intermediate run is trained.
+        other = {"head"} if isinstance(task, IntermediateParams) else set()
+        resolved = self.train.model_dump() | declared.training
+        resolved |= task.model_dump(include={*Overrides.model_fields} - other, exclude_none=True)
+        for name in declared.names:
+            resolved |= task.own(name).model_dump(exclude_none=True)
         return Hyperparameters(**resolved)
 
 
@@ -319,17 +285,19 @@ def check_study(values: object, origin: str = "params.yaml") -> Study:
 
 def _cross_checks(study: Study) -> list[str]:
     init, sweep, data, train = study.mnli_init, study.sweep, study.data, study.train
-    problems: list[str] = []
+    declared = {*METHODS, *study.recipes}
+    taken = {*TaskParams.model_fields, *IntermediateParams.model_fields, *Study.model_fields}
+    problems = recipe_problems(study.recipes, taken)
     tasks = [(f"tasks.{name}", name, task) for name, task in study.tasks.items()]
     tasks.append(("mnli_init", init.task, init))
     for key, names, known in (
-        ("methods", study.methods, set(METHODS)),
+        ("methods", study.methods, declared),
         ("tasks", [n for n, task in study.tasks.items() if not task.files], set(TASKS)),
         ("mnli_init.task", [] if init.files else [init.task], set(TASKS)),
         ("mnli_init.tasks", study.starters, set(study.tasks)),
         ("sweep.task", [sweep.task], set(study.tasks)),
         ("profile.tasks", study.profile.tasks, set(study.tasks)),
-        ("only", list(study.only), set(METHODS)),
+        ("only", list(study.only), declared),
         *(
             (f"only.{m}.tasks", own.tasks or [], set(study.tasks))
             for m, own in study.only.items()
@@ -360,6 +328,16 @@ def _cross_checks(study: Study) -> list[str]:
     for key, items in lists:
         repeated = dict.fromkeys(item for item in items if items.count(item) > 1)
         problems += [f"{key}: {item!r} is repeated; name each once" for item in repeated]
+    for key, _, task in tasks:
+        known = {*type(task).model_fields, *study.recipes}
+        for name in task.model_extra or {}:
+            if name not in study.recipes:
+                problems.append(f"{key}.{name}: unknown key; {nearest(name, known)}")
+                continue
+            try:
+                task.own(name)
+            except ValidationError as error:
+                problems += [f"{key}.{name}.{line}" for line in explain(error, Overrides)]
     if not (study.methods or sweep.cells):
         problems.append("methods: got []; must be at least 1 item(s) long unless there is a sweep")
     if bool(sweep.ranks) != bool(sweep.weights):

@@ -30,7 +30,7 @@ from peft_study.files import read_json, write_json
 from peft_study.run_config import Encoder
 from peft_study.stage_configs import PrepareConfig, PrepareConfigs
 from peft_study.training.batches import load_splits
-from peft_study.training.packing import pack
+from peft_study.training.packing import Batch, pack
 
 POLARITY, RATING = TASKS["movie_polarity"], TASKS["tweet_rating"]
 GLUE = ROOT.parent / "shared" / "glue"
@@ -400,6 +400,7 @@ def assert_together(config: PrepareConfig, directory: Path, rows: dict[str, Any]
     for found in load_splits(directory):
         order = list(reversed(range(len(found))))  # as good as any other
         batch = pack(found, order, model)
+        assert isinstance(batch, Batch)
         for place, number in enumerate(order):
             text, label = rows[found.ids[number]]
             if isinstance(label, str):

@@ -18,6 +18,8 @@ from peft_study.records.costs import Batch, EnergySource, Recipe
 from peft_study.run_config import Encoder
 from peft_study.stage_configs import PrepareConfig, ProfileConfig, ProfiledTask
 
+METHODS = ("lora", "adapter_h", "full_ft")
+
 
 @pytest.fixture(autouse=True)
 def no_meter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +49,9 @@ def test_a_profile_has_every_part(
     cells = {m: make_config(m, model_path, epochs=1000) for m in ("lora", "adapter_h", "full_ft")}
     cells["lora r=1"] = replace(cells["lora"], settings=replace(LORA, r=1))
     task = ProfiledTask(prepared(learnable.name), cells)
-    config = ProfileConfig((task,), 3, "full_ft", None, packages={})
+    config = ProfileConfig(
+        (task,), ("lora", "adapter_h", "full_ft"), 3, "full_ft", None, packages={}
+    )
     found = profile.profile(config, learnable.parent)
     (costs,) = found.tasks
     steps = {cost.recipe: cost for cost in costs.training}
@@ -99,7 +103,9 @@ def test_every_task_is_measured_in_the_batches_of_its_methods(
         return []
 
     monkeypatch.setattr(profile, "profile_memory", keep)
-    config = ProfileConfig(tuple(tasks), 2, "full_ft", None, packages={})
+    config = ProfileConfig(
+        tuple(tasks), ("lora", "adapter_h", "full_ft"), 2, "full_ft", None, packages={}
+    )
     one, other = profile.profile(config, tmp_path).tasks
     assert (one.task, other.task) == ("one", "other")
     assert one.batches == {"lora": Batch(8, 1), "full_ft": Batch(8, 1)}

@@ -49,7 +49,7 @@ def test_logits_equal_padded_ones(model_type: str, lengths: list[int]) -> None:
 def test_gradients_equal_padded_ones(model_type: str, method: str) -> None:
     row = METHODS[method]
     module = load_method(row.module)
-    model = module.adapt(small_model(model_type), WITHOUT_DROPOUT[row.block], 0).eval()
+    model = module.adapt(small_model(model_type), WITHOUT_DROPOUT[str(row.block)], 0).eval()
     set_head(model, "trained")
     with torch.no_grad():
         for value in module.adapter_state(model).values():

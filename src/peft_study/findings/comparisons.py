@@ -20,11 +20,11 @@ Pair = tuple[Family, MethodInfo, MethodInfo]
 def pairs(study: StudyInfo) -> Iterator[Pair]:
     """Yield which methods are compared, by the family of questions.
 
-    Methods of one family compute the same: the first of them stands for all against others.
+    Of methods that compute the same the first stands for all against others.
     """
     first: dict[str, MethodInfo] = {}
     for method in study.methods:
-        first.setdefault(method.family, method)
+        first.setdefault(method.computes, method)
     if "lora" in first and "full" in first:
         yield "lora_full", first["lora"], first["full"]
     # Full fine-tuning is what the others are compared with.
@@ -32,7 +32,7 @@ def pairs(study: StudyInfo) -> Iterator[Pair]:
     for method, reference in combinations(different, 2):
         yield "pairs", method, reference
     for method in study.methods:
-        if method is not (mine := first[method.family]):
+        if method is not (mine := first[method.computes]):
             yield "implementations", mine, method
 
 

@@ -3,6 +3,7 @@
 With them goes the encoder that they were trained on, where it is no longer the pretrained one.
 """
 
+import json
 import shutil
 import statistics
 from itertools import product
@@ -16,7 +17,7 @@ from peft_study.files import read_json, write_json
 from peft_study.findings.statistics import spread
 from peft_study.findings.wording import GAP, marked
 from peft_study.records.scores import Cell, Cells
-from peft_study.records.study import StudyInfo
+from peft_study.records.study import MethodInfo, StudyInfo
 from peft_study.run_config import ADAPTER, CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
 
 ENCODER = "encoder"  # the folder with what adapters of starters were trained on, where that changed
@@ -90,6 +91,17 @@ def _export(study: StudyInfo, cell: Cell, runs: Path, directory: Path) -> None:
     (directory / "README.md").write_text(_model_card(study, cell, seed), encoding="utf-8")
 
 
+def _settings(method: MethodInfo) -> str:
+    """Say what an adapter is, and what it adapts."""
+    settings = method.settings
+    if method.weights:
+        numbers = f"alpha {settings['alpha']:g}, dropout {settings['dropout']:g}"
+        return f"LoRA of rank {method.rank} ({numbers}) on\n{', '.join(method.weights)}"
+    config = settings["config"]
+    said = {k: v for k, v in config.items() if k != "peft_type"} if isinstance(config, dict) else {}
+    return f"PEFT's {method.peft_type} with\n`{json.dumps(said, sort_keys=True)}`, on the layers"
+
+
 def _model_card(study: StudyInfo, cell: Cell, seed: str) -> str:
     """Say what an adapter was trained on and what it scored."""
     model, init = study.model, study.mnli_init
@@ -114,20 +126,18 @@ def _model_card(study: StudyInfo, cell: Cell, seed: str) -> str:
         rows.append(f"| {metric} | {' | '.join(shown)} | {len(scores)} |")
     meaning = f"in the order {', '.join(task.labels)}" if task.labels else "one score"
     train, held_out = cell.trained_on(seed), cell.data["validation"].rows
-    alpha, dropout = (f"{method.settings[key]:g}" for key in ("alpha", "dropout"))
     trained = study.params["train"]
     precision = trained["precision"] if isinstance(trained, dict) else ""
     return f"""---
 library_name: peft
 tags:
-- lora
+- {(method.peft_type or "LORA").lower()}
 - text-classification
 ---
 
 # {marked(f"{method.label} for {task.name}", study)}
 
-LoRA of rank {method.rank} (alpha {alpha}, dropout {dropout}) on
-{", ".join(method.weights)} of `{model.name}`{revision}, with its task head:
+{_settings(method)} of `{model.name}`{revision}, with its task head:
 {cell.trainable.adapter:,} + {cell.trainable.head:,} trained parameters. Of the study
 `{study.study}`, the run whose score is the median of its seeds: seed {seed}.
 

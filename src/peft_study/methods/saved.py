@@ -1,6 +1,7 @@
 """Adapters in files: what is saved of a run, in PEFT's format for LoRA, and how A and B start."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,13 +14,21 @@ from peft_study.encoders.backbone import head_modules, head_parameters, projecti
 from peft_study.errors import StudyError
 from peft_study.files import read_json, replacing, write_json
 from peft_study.methods import Method
-from peft_study.run_config import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE, LoraSettings, Settings
+from peft_study.run_config import (
+    CONFIG_FILE,
+    PEFT_PREFIX,
+    WEIGHTS_FILE,
+    LoraSettings,
+    PeftSettings,
+    Settings,
+    drawn_from,
+)
 
 # What a saved adapter's description says beyond how to compute with it. Names of targets may be
 # patterns; the tensors' names decide.
 DESCRIPTIVE = {
     *("base_model_name_or_path", "inference_mode", "lora_dropout"),
-    *("modules_to_save", "target_modules", "task_type"),
+    *("modules_to_save", "target_modules", "task_type", "total_step"),
 }
 
 
@@ -99,7 +108,9 @@ def save_adapter(
     on another encoder than the pretrained one if `start` holds that, as the description then says.
     """
     saved = method.adapter_state(model) | _saved_head(model)
-    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in saved.items()}
+    # Some libraries let several layers share a tensor, which a file of safetensors cannot.
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in saved.items()}
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with replacing(directory / WEIGHTS_FILE) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
     described = method.adapter_config(model, settings)
@@ -126,6 +137,14 @@ def load_adapter(
     if extra := sorted(set(tensors) - set(wanted) - set(_saved_head(model))):
         raise StudyError(f"{path}: '{extra[0]}' has no place in this adapter; {hint}")
     _copy(tensors, wanted, path, hint)
+
+
+def drawn_as(settings: Settings, start: Path) -> Settings:
+    """Return `settings` with the seeds that a saved adapter's places of weights were drawn from."""
+    if not isinstance(settings, PeftSettings):
+        return settings
+    stored = read_json(start / CONFIG_FILE)
+    return replace(settings, config=settings.config | {k: stored[k] for k in drawn_from(stored)})
 
 
 def is_encoder(directory: Path) -> bool:

@@ -76,11 +76,10 @@ def build_models(configs: Sequence[RunConfig], accelerator: Accelerator) -> Mode
     )
     models: Models = {name: loop.build(plain, seed=1)[1] for name in (SECOND_COPY, BASE)}
     for config in configs:
-        row = METHODS[config.method]
-        if row.family == "full":
+        if isinstance(config.settings, FullFtSettings):
             continue
         model = models[Recipe.of(config)] = loop.build(config, seed=1)[1]
-        if row.merges:
+        if config.module == METHODS["lora"].module:
             randomise(model)
             merged = models[Recipe.of(config, merged=True)] = copy.deepcopy(model)
             lora.merge(merged)

@@ -8,7 +8,6 @@ from pathlib import Path
 import psutil
 import torch
 
-from peft_study.methods import METHODS
 from peft_study.profiling.inference import profile_inference
 from peft_study.profiling.memory import profile_memory
 from peft_study.profiling.meters import AssumedPower, Meter, NotMeasurable, ZeusMeter
@@ -34,8 +33,8 @@ def profile_task(
 
     Memory and inference are measured of one recipe of each method, training of all.
     """
-    name, place = task.prepared.task, list(METHODS).index
-    # A file's keys are sorted by name: back to the order of the table.
+    name, place = task.prepared.task, config.methods.index
+    # A file's keys are sorted by name: back to their order.
     cells = dict(sorted(task.cells.items(), key=lambda item: place(item[1].method)))
     first: dict[str, RunConfig] = {}
     for cell in cells.values():

@@ -18,12 +18,14 @@ class MethodInfo(Record):
 
     name: str  # of its parameters and files
     label: str  # what figures and tables call it
-    family: str  # `lora`, `adapter` or `full`; methods of one family compute the same
+    family: str  # `lora`, `adapter` or `full`, say; families share a colour
+    computes: str  # methods of which this is the same are implementations of one
     place: int  # in the table of methods, which decides its marks in every figure
     exported: bool  # whether its adapters are saved in PEFT's format
-    settings: dict[str, int | float | str | tuple[str, ...] | None]
+    settings: dict[str, object]
     tasks: tuple[str, ...] | None = None  # its own, and its own seeds, where not the study's
     seeds: tuple[int, ...] | None = None
+    citation: str | None = None  # who describes it, where its recipe says so
 
     @property
     def rank(self) -> int | None:
@@ -34,13 +36,20 @@ class MethodInfo(Record):
         return self._units("bottleneck")
 
     @property
+    def peft_type(self) -> str | None:
+        """What PEFT calls a tuner that a recipe declares by PEFT's own configuration."""
+        config = self.settings.get("config")
+        return str(config["peft_type"]) if isinstance(config, dict) else None
+
+    @property
     def weights(self) -> tuple[str, ...]:
         """The weights that LoRA adapts."""
         targets = self.settings.get("targets", ())
-        return targets if isinstance(targets, tuple) else ()
+        return tuple(map(str, targets)) if isinstance(targets, (list, tuple)) else ()
 
     def _units(self, key: str) -> int | None:
-        units = self.settings.get(key)
+        config = self.settings.get("config")
+        units = (config if isinstance(config, dict) else self.settings).get(key)
         return units if isinstance(units, int) else None
 
 

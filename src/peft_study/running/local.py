@@ -19,8 +19,7 @@ from peft_study.data.draws import rows_of
 from peft_study.encoders.pretrained import model_config, model_folder, weight_files
 from peft_study.errors import StudyError, system_says
 from peft_study.files import read_json
-from peft_study.methods import METHODS
-from peft_study.run_config import RunResult
+from peft_study.run_config import FullFtSettings, RunResult
 from peft_study.running.jobs import Cell, Job, tell
 from peft_study.running.store import RunStore
 from peft_study.study import RunnerParams
@@ -117,7 +116,7 @@ def estimated_bytes(cell: Cell) -> float:
     longest = max(split["token_length_percentiles"]["100"] for split in found)
     tokens = math.ceil(hyper.batch_size / hyper.gradient_accumulation_steps) * longest
     per_token = 20 * shape["hidden_size"] + 3 * shape["num_attention_heads"] * longest
-    copies = 5 if METHODS[run.method].family == "full" else 1
+    copies = 5 if isinstance(run.settings, FullFtSettings) else 1
     return PROCESS_BYTES + copies * weights + 4 * tokens * shape["num_hidden_layers"] * per_token
 
 

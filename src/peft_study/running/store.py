@@ -61,10 +61,10 @@ def fingerprint(config: RunConfig, seed: int, data: Path, start: Path | None) ->
     """Return a hash of all that a run's result depends on, but the kind of processor.
 
     Of `data` and `start` the contents of files count, not their place; a start without weights is
-    as none.
+    as none. What a study calls a method changes nothing.
     """
     parts = {
-        "config": asdict(config),
+        "config": {key: value for key, value in asdict(config).items() if key != "method"},
         "seed": seed,
         "data": _digests(data),
         "start": _digests(start, without="start.json") if start else {},

@@ -24,7 +24,7 @@ from peft_study.data.tasks import Task
 from peft_study.encoders.backbone import head_parameters, load_model, set_head
 from peft_study.errors import StudyError
 from peft_study.files import replacing, write_json
-from peft_study.methods import Method, load_method, saved
+from peft_study.methods import Method, load_method, saved, training_hooks
 from peft_study.run_config import (
     ADAPTER,
     WEIGHTS_FILE,
@@ -200,12 +200,18 @@ def build(
     """Load the encoder, adapt it and set its head, all from `config`, `seed` and `start` alone."""
     method, encoder = load_method(config.module), config.encoder
     model = load_model(encoder.name, config.definition.num_outputs, seed, encoder.revision)
-    weights = start if start and (start / WEIGHTS_FILE).is_file() else None
-    if weights and saved.is_encoder(weights):
+    weights, settings = (
+        start if start and (start / WEIGHTS_FILE).is_file() else None,
+        config.settings,
+    )
+    whole = weights is not None and saved.is_encoder(weights)
+    if weights and whole:
         saved.load_encoder(model, weights)
-    method.adapt(model, config.settings, seed)
-    if weights and not saved.is_encoder(weights):
-        saved.load_adapter(model, method, config.settings, weights, head=False)
+    elif weights:
+        settings = saved.drawn_as(settings, weights)
+    method.adapt(model, settings, seed)
+    if weights and not whole:
+        saved.load_adapter(model, method, settings, weights, head=False)
     if weights and config.keeps_head:
         saved.load_inner_head(model, weights)
     set_head(model, config.train.head)
@@ -243,6 +249,8 @@ def training_steps(
     warmup = math.ceil(hyper.warmup_ratio * steps)
     factor = partial(rate_factor, hyper.schedule, warmup, steps)
     trainable = [parameter for group in adamw.param_groups for parameter in group["params"]]
+    if hooks := training_hooks(model):
+        hooks.begin(steps)
     order = training_order(len(train), hyper.batch_size, hyper.epochs, seed)
     for number, rows in enumerate(islice(order, done, None), done):
         model.train()
@@ -258,6 +266,8 @@ def training_steps(
                     logits = classify(model, batch).float()
                 labels = train.labels[part].to(accelerator.device)
                 share = task_loss(task, logits, labels) * (len(part) / len(rows))
+                if hooks:
+                    share = share + hooks.penalty() * (len(part) / len(rows))
             with phase("backward"):
                 accelerator.backward(share)
             loss += share.detach()
@@ -267,6 +277,8 @@ def training_steps(
             for group in adamw.param_groups:
                 group["lr"] = hyper.learning_rate * factor(number)
             adamw.step()
+            if hooks:
+                hooks.after_step(number)
             adamw.zero_grad()
         yield Step(number + 1, loss, tokens, hyper.learning_rate * factor(number + 1))
 

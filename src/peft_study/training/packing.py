@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from peft_study.encoders.architectures import architecture
 from peft_study.training.batches import Split
+from peft_study.training.padding import Padded, pad, uses_own_forward
 
 GROUP = 8  # examples that are padded to each other's length for attention
 
@@ -59,11 +60,14 @@ class Batch(NamedTuple):
         return self.inputs["input_ids"].shape[1]
 
 
-def pack(split: Split, examples: list[int], model: PreTrainedModel) -> Batch:
+def pack(split: Split, examples: list[int], model: PreTrainedModel) -> Batch | Padded:
     """Lay the tokens of `examples`, row numbers of `split`, end to end.
 
-    Least is computed where examples of similar lengths follow each other.
+    Least is computed where examples of similar lengths follow each other. For a model whose method
+    needs its own forward they are padded instead.
     """
+    if uses_own_forward(model):
+        return pad(split, examples, model)
     config: Any = model.config
     rows = {name: [column[i] for i in examples] for name, column in split.columns.items()}
     lengths = torch.tensor([len(row) for row in rows["input_ids"]])
@@ -102,12 +106,14 @@ def _group(lengths: Tensor, heads: int, device: torch.device) -> Group:
     return Group(*(tensor.to(device) for tensor in tensors))
 
 
-def classify(model: PreTrainedModel, batch: Batch) -> Tensor:
+def classify(model: PreTrainedModel, batch: Batch | Padded) -> Tensor:
     """Return the logits (examples, outputs) of a batch, as the model's own forward would.
 
     The layers are the model's own modules, as a method has adapted them; what replaces the model's
     own code is the way between them.
     """
+    if isinstance(batch, Padded):
+        return model(**batch.inputs).logits
     names = architecture(model.config.model_type)
     base = getattr(model, names.base)
     encoder, relative = base.encoder, None

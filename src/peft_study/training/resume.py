@@ -10,8 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from peft_study.files import replacing, sha256
+from peft_study.methods import training_hooks
 
 FILE = "checkpoint-{}.safetensors"
 UNFINISHED = FILE.format("unfinished")
@@ -56,7 +58,9 @@ class Checkpoint:
         """Say whether the interval has passed since the last save."""
         return time.monotonic() - self._saved >= self.interval
 
-    def save(self, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save(
+        self, progress: Progress, model: PreTrainedModel, optimizer: torch.optim.Optimizer
+    ) -> None:
         """Write the state, whole or not at all, and remove the one before."""
         tensors = {f"kept/{name}": value for name, value in progress.kept.items()}
         tensors |= {f"logits/{i}": value for i, value in enumerate(progress.logits)}
@@ -67,6 +71,8 @@ class Checkpoint:
             # One that no loss has reached yet has no state.
             for key, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}/{name}"] = value
+        if hooks := training_hooks(model):
+            tensors |= {f"hooks/{name}": tensor for name, tensor in hooks.state().items()}
         tensor_fields = ("losses", "logits", "kept")
         scalars = {key: v for key, v in vars(progress).items() if key not in tensor_fields}
         unfinished, metadata = self.directory / UNFINISHED, {"progress": json.dumps(scalars)}
@@ -80,7 +86,7 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     @torch.no_grad()
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    def load(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> Progress:
         """Set `model` and `optimizer` to the saved state, if there is one, and return its progress.
 
         A file that does not have the hash that its name says is reported and removed.
@@ -108,6 +114,9 @@ class Checkpoint:
                 state = {key: tensors.get(f"{key}/{name}") for key in keys}
                 if found := {key: t.to(device) for key, t in state.items() if t is not None}:
                     optimizer.state[parameter] = found
+            if hooks := training_hooks(model):
+                left = _below(tensors, "hooks/")
+                hooks.restore({name: tensor.to(device) for name, tensor in left.items()})
             return progress
         return Progress()
 

@@ -19,7 +19,7 @@ from peft_study.records import scores as runs
 from peft_study.records.study import MethodInfo, SweepInfo
 
 METHODS = ("lora", "peft_lora", "adapter_h", "full_ft")
-SIXTH = MethodInfo("bitfit", "BitFit", "bias", 5, False, {})
+SIXTH = MethodInfo("bitfit", "BitFit", "bias", "bitfit", 5, False, {})
 MAIN = {"movie_polarity": "accuracy", "tweet_rating": "pearson"}
 QUERY, BOTH = ("query",), ("key", "value")
 SWEPT = ((QUERY, 1), (QUERY, 8), (BOTH, 1))

@@ -33,7 +33,7 @@ STARTS = {"per_method": "each method's own weights", "full_ft": "one encoder for
 
 def findings(results: Results, claims: Sequence[Claim]) -> dict[str, list[str]]:
     """Return what the numbers say, in sentences made by rule, by the question they answer."""
-    first = {method.family: method for method in reversed(results.study.methods)}
+    first = {method.computes: method for method in reversed(results.study.methods)}
     lora, full = first.get("lora"), first.get("full")
     return {
         "Does LoRA match full fine-tuning?": _match(results, lora, full),
