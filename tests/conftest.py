@@ -42,6 +42,7 @@ from peft_study.run_config import (
     RunConfig,
     Settings,
 )
+from peft_study.training.resume import Checkpoint, Progress
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
@@ -260,3 +261,20 @@ def run_files(directory: Path) -> dict[str, bytes]:
         for path in files
         if path.is_file() and path.name not in ("timings.csv", "manifest.json")
     }
+
+
+class Interrupted(Exception):
+    pass
+
+
+class InterruptedAfter(Checkpoint):
+    """A checkpoint after every step, and the end of the process after some of them."""
+
+    def __init__(self, directory: Path, step: int) -> None:
+        super().__init__(directory, interval=0)
+        self.step = step
+
+    def save(self, progress: Progress, *rest: Any, **named: Any) -> None:
+        super().save(progress, *rest, **named)
+        if progress.step == self.step:
+            raise Interrupted

@@ -141,6 +141,8 @@ def check_against_model(study: Study) -> None:
         *((f"profile.ranks: {rank}", rank, width) for rank in profile.ranks if profile.rounds),
         ("profile.bottleneck", profile.bottleneck if profile.rounds else None, width),
         ("adapter_h.bottleneck", study.adapter_h.bottleneck, width),
+        *((f"recipes.{key}.r", recipe.r, width) for key, recipe in study.recipes.items()),
+        *((f"recipes.{k}.bottleneck", own.bottleneck, width) for k, own in study.recipes.items()),
         *((f"{key}.max_length", length, positions) for key, length in lengths.items()),
     ):
         if value and value > limit:

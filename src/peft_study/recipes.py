@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from peft_study.encoders.architectures import Weight
 from peft_study.errors import nearest
 from peft_study.methods import KINDS, METHODS, MethodRow, adapters_words, peft_types
-from peft_study.methods.adapters_words import WORDS, word_of
-from peft_study.methods.peft_types import PEFT_TYPES
+from peft_study.methods.adapters_words import WORDS, Word, word_of
+from peft_study.methods.peft_types import PEFT_TYPES, PeftType
 from peft_study.own_files import Name
 from peft_study.records import Record
 from peft_study.run_config import (
@@ -88,7 +88,7 @@ class RecipeParams(Overrides):
     like: Name
     label: Words | None = None
     citation: Words | None = None
-    config: dict[str, Any] | Name | None = None
+    config: dict[str, JsonValue] | Name | None = None
     leave_out: list[Annotated[int, Field(ge=0)]] | None = None
     r: Annotated[int, Field(ge=1)] | None = None
     alpha: Annotated[float, Field(gt=0)] | None = None
@@ -151,7 +151,7 @@ def declare(name: str, recipes: Recipes, blocks: Blocks) -> Declared:
     if isinstance(settings, PeftSettings):  # a LoRA of PEFT's by its configuration, too
         row = replace(KINDS["peft"], block=row.block)
     if chain:
-        row = replace(row, label=chain[-1].label or name, family=_family(row, settings))
+        row = replace(row, label=chain[-1].label or name, **_known(settings))
     return Declared(
         name=name,
         row=row,
@@ -169,8 +169,13 @@ def lineage(name: str, recipes: Recipes) -> list[str]:
     The first is in the table of methods, unless a recipe is like what is not there, or like itself.
     """
     line = [name]
-    while line[0] in recipes and line.count(line[0]) == 1:
+    if name not in recipes:
+        return line
+    while line.count(line[0]) == 1:
         line.insert(0, recipes[line[0]].like)
+        # A recipe may have a kind's name: what is `like: bitfit` is like the kind.
+        if line[0] in KINDS or line[0] not in recipes:
+            break
     return line
 
 
@@ -180,7 +185,7 @@ def problems(recipes: Recipes, taken: Iterable[str]) -> list[str]:
     for name, recipe in recipes.items():
         key = f"recipes.{name}"
         built_in = {*METHODS, *KINDS}
-        if name in built_in:
+        if name in METHODS:
             found.append(f"{key}: '{name}' is a method's own name already; take another")
         elif name in {*RESERVED, *taken}:
             found.append(f"{key}: '{name}' is the name of something else; take another")
@@ -188,11 +193,11 @@ def problems(recipes: Recipes, taken: Iterable[str]) -> list[str]:
             allowed = f"lower-case letters, digits, '_' and '-', a letter first, at most {LONGEST}"
             found.append(f"{key}: got '{name}'; must be {allowed}")
         root, *chain = lineage(name, recipes)
-        if root in recipes:
-            circle = " like ".join(reversed([root, *chain]))
-            found.append(
-                f"{key}.like: {circle} is a circle; one must be like a method of the table"
-            )
+        if root in recipes and root not in KINDS:
+            if name == next(other for other in recipes if other in chain):  # once for each circle
+                circle = " like ".join(reversed([root, *chain]))
+                said = "is a circle; one must be like a method of the table"
+                found.append(f"{key}.like: {circle} {said}")
         elif root not in built_in:
             if recipe.like == root:
                 known = nearest(root, {*built_in, *recipes} - {name})
@@ -258,9 +263,12 @@ def _settings(root: str, said: Mapping[str, Any], config: dict[str, Any]) -> Set
     return PeftSettings(own | config, lora.init_std)
 
 
-def _family(row: MethodRow, settings: Settings) -> str:
+def _known(settings: Settings) -> dict[str, Any]:
+    """Return what the tables say of the tuner or the word that a recipe has chosen."""
     if isinstance(settings, PeftSettings):
-        return PEFT_TYPES[settings.config["peft_type"]].family
-    if isinstance(settings, AdaptersSettings):
-        return WORDS[word_of(settings.config)].family
-    return row.family
+        row: PeftType | Word = PEFT_TYPES[settings.config["peft_type"]]
+    elif isinstance(settings, AdaptersSettings):
+        row = WORDS[word_of(settings.config)]
+    else:
+        return {}
+    return {key: getattr(row, key) for key in ("family", "paper", "merges", "identity")}

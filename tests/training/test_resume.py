@@ -1,31 +1,13 @@
 """A run that goes on from a checkpoint writes what an uninterrupted one writes."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from conftest import make_config, run_files
+from conftest import Interrupted, InterruptedAfter, make_config, run_files
 from peft_study.methods import METHODS
 from peft_study.training.loop import build, make_optimizer, train_run
 from peft_study.training.resume import Checkpoint, Progress
-
-
-class Interrupted(Exception):
-    pass
-
-
-class InterruptedAfter(Checkpoint):
-    """A checkpoint after every step, and the end of the process after some of them."""
-
-    def __init__(self, directory: Path, step: int) -> None:
-        super().__init__(directory, interval=0)
-        self.step = step
-
-    def save(self, progress: Progress, *rest: Any, **named: Any) -> None:
-        super().save(progress, *rest, **named)
-        if progress.step == self.step:
-            raise Interrupted
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -52,12 +52,10 @@ def adapt(model: PreTrainedModel, settings: AdaptersSettings, seed: int) -> PreT
 
 
 def adapter_state(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    """Return the added live parameters by their names in the model."""
-    found, heads = {}, tuple(f"{module}." for module in head_modules(model))
-    for name, value in model.named_parameters():
-        if _NAME in name.split(".") and not name.startswith(heads):
-            found[name] = value
-    return found
+    """Return what was added, live, by its names in the model: parameters, and fixed tensors."""
+    heads, state = tuple(f"{m}." for m in head_modules(model)), model.state_dict(keep_vars=True)
+    added = (name for name in state if _NAME in name.split(".") and not name.startswith(heads))
+    return {name: state[name] for name in added}
 
 
 def adapter_config(model: PreTrainedModel, settings: AdaptersSettings) -> dict[str, object]:
