@@ -89,7 +89,7 @@ def moved(name: str, seed: int = 1) -> Any:
     for number, value in enumerate(peft_tuner.adapter_state(model).values()):
         if value.requires_grad:
             generator = torch.Generator().manual_seed(number)
-            value += 0.5 * torch.randn(value.shape, generator=generator)
+            value.add_(0.5 * torch.randn(value.shape, generator=generator))
     return model
 
 
