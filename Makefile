@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # keeps it for those after it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study studies use check rehearse report experiments why compare quick test nightly env readme \
+.PHONY: study studies methods use check rehearse report experiments why compare quick test nightly env readme \
 	clean-store
 
 ## study: create the environment and run the study of params.yaml
@@ -17,6 +17,10 @@ study: env check
 ## studies: list the studies that STUDY may name, with their size
 studies: env
 	@$(BIN)/python -m peft_study.presets list
+
+## methods: list the methods that a study may declare, with their sources
+methods: env
+	@$(BIN)/python -m peft_study.methods
 
 ## use: write a study into params.yaml: make use STUDY=name
 use: env

@@ -117,6 +117,22 @@ def test_an_ablation_retrains_what_it_changes_and_no_other(project: Project) -> 
     assert project.results() == before
 
 
+def test_a_method_from_the_command_line_retrains_no_other(project: Project) -> None:
+    before = project.results()
+    own = "+recipes.small={like: peft_lora, r: 1, label: Small, config: {use_dora: true}}"
+    methods = ("-S", "methods=[lora,full_ft,small]")
+    printed = project.run("dvc", "exp", "run", "-S", own, *methods, "aggregate")
+    new = {"train@small", "evaluate@small"}
+    assert stages_in(printed) == {"configure", "mnli_init", *new, "aggregate"}
+    tasks = [f"small {t} seed {n}" for t in ("tweet_rating", "editorial_polarity") for n in (1, 2)]
+    assert trained_in(printed) == sorted(["small product_polarity seed 1", *tasks])
+    assert "| Small | 13,824 +" in printed  # DoRA: 6 layers x 2 weights x (2 x 384 x 1 + 384)
+    after = project.results()
+    assert all(after[name] == value for name, value in before.items() if "/full_ft/" in name)
+    project.run("git", "checkout", "--quiet", ".")
+    project.run("dvc", "checkout", "--force")
+
+
 def test_one_encoder_may_start_all_methods(project: Project) -> None:
     starts = project.folder / "init"
     assert (starts / "lora/start/adapter_model.safetensors").is_file()

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import chain, islice
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -28,6 +28,7 @@ from peft_study.profiling.intervals import mean_interval, ratio_of_means
 from peft_study.records import Record
 from peft_study.records.costs import Amount, MemoryCost, MemoryParts, MemoryUse, Recipe
 from peft_study.run_config import RunConfig
+from peft_study.running import lean
 from peft_study.training import loop
 from peft_study.training.batches import load_splits
 
@@ -108,7 +109,8 @@ def in_fresh_processes(
 ) -> list[T]:
     """Return a result for each of `calls`, each made in a process that starts with no memory."""
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(at_once, mp_context=spawn, max_tasks_per_child=1) as pool:
+    once: dict[str, Any] = {"max_tasks_per_child": 1, "initializer": lean.begin}
+    with ProcessPoolExecutor(at_once, mp_context=spawn, **once) as pool:
         waiting = [pool.submit(function, *arguments) for arguments in calls]
         return [call.result() for call in waiting]
 
@@ -134,6 +136,7 @@ def measure_memory(config: RunConfig, data: Path) -> Observed:
     load_method(config.module)
     task, hyper = config.definition, config.train
     accelerator = loop.make_accelerator(hyper)
+    gc.enable()
     gc.collect()
     libraries, freed_before = meters.resident_bytes(), meters.freed_bytes()
     train, _ = load_splits(data)
