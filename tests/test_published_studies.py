@@ -1,5 +1,6 @@
 """The published studies: nothing of them is left to the default study, and their comments hold."""
 
+import copy
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,17 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 from ruamel.yaml import YAML
 
 from conftest import ROOT
 from peft_study import configure, presets
 from peft_study.data.sources.hub import DATASETS
 from peft_study.encoders.architectures import ARCHITECTURES
+from peft_study.encoders.backbone import set_head
 from peft_study.errors import StudyError
+from peft_study.methods import load_method
+from peft_study.methods.saved import count_trainable
+from peft_study.parity.counts import MODELS
 from peft_study.run_config import Encoder
 
 NAMES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
-PUBLISHED = [name for name in NAMES if name not in ("opinions", "minilm_glue")]
+PUBLISHED = sorted({*NAMES} - {"opinions", "minilm_glue", "peft_methods"})
 # Another value than the default study's for everything that decides what runs do and cost.
 OTHERWISE: dict[str, Any] = {
     "model.name": "another",
@@ -224,3 +231,44 @@ def test_adapter_h_has_the_parameters_that_the_comment_says(bottleneck: int, cou
     size = presets.load(name).adapter_h.bottleneck
     assert f"{2 * 24 * (2 * 1024 * size + size + 1024):,}" == count
     assert count in presets.render(name)
+
+
+@pytest.mark.parametrize(
+    ("study", "model", "millions"),
+    [
+        (
+            "hu_table2_roberta_base",
+            "roberta-base",
+            {"lora": 0.3, "bitfit": 0.1, "adapter_d": 0.9, "adapter_d_small": 0.3},
+        ),
+        ("hu_table2_roberta_large", "roberta-large", {"lora": 0.8}),
+        (
+            "hu_table2_restricted_bottleneck_8",
+            "roberta-large",
+            {"adapter_h": 0.8, "adapter_p": 0.8},
+        ),
+        (
+            "hu_table2_restricted_bottleneck_64",
+            "roberta-large",
+            {"adapter_h": 6.0, "adapter_p": 3.0},
+        ),
+    ],
+)
+def test_methods_of_table_2_train_as_many_parameters_as_the_paper_says(
+    study: str, model: str, millions: dict[str, float]
+) -> None:
+    """In millions, with a digit; of 64 units in units of 2^20, without biases (see the headers)."""
+    loaded = presets.load(study)
+    with torch.device("meta"):
+        plain = transformers.AutoModelForSequenceClassification.from_config(MODELS[model])
+    for name, said in millions.items():
+        declared = loaded.method(name)
+        method = load_method(declared.row.module)
+        with torch.device("meta"):
+            adapted = method.adapt(copy.deepcopy(plain), declared.settings, seed=0)
+        set_head(adapted, "trained")
+        found, state = count_trainable(adapted, method)["adapter"], method.adapter_state(adapted)
+        if said in (3.0, 6.0):
+            found = sum(value.numel() for value in state.values() if value.ndim > 1)
+            found = int(found * 10**6 / 2**20)
+        assert f"{found / 1e6:.1f}" == f"{said:.1f}", (name, found)

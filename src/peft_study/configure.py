@@ -378,4 +378,5 @@ def _method(study: Study, name: str, place: int) -> MethodInfo:
         tasks=tuple(own.tasks) if own.tasks else None,
         seeds=tuple(own.seeds) if own.seeds else None,
         citation=declared.citation,
+        published=declared.published,
     )

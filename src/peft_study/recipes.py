@@ -82,12 +82,14 @@ class FullFtParams(Overrides):
 class RecipeParams(Overrides):
     """`recipes.<name>`: a method that is `like` another, and what differs.
 
+    `published` is what tables of papers call it, where that is not its name.
     Which of the keys below it may have depends on what it is like: see `OWN_KEYS`.
     """
 
     like: Name
     label: Words | None = None
     citation: Words | None = None
+    published: Name | None = None
     config: dict[str, JsonValue] | Name | None = None
     leave_out: list[Annotated[int, Field(ge=0)]] | None = None
     r: Annotated[int, Field(ge=1)] | None = None
@@ -112,7 +114,7 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {
     "adapters": ("config", "leave_out"),
     "bitfit": (),
 }
-_ALWAYS = {"like", "label", "citation", *Overrides.model_fields}
+_ALWAYS = {"like", "label", "citation", "published", *Overrides.model_fields}
 
 Recipes = Mapping[str, RecipeParams]
 Blocks = Mapping[str, LoraParams | AdapterHParams | FullFtParams]
@@ -132,6 +134,7 @@ class Declared(Record):
     training: dict[str, object]
     save_weights: bool
     citation: str | None = None
+    published: str | None = None
 
 
 def declare(name: str, recipes: Recipes, blocks: Blocks) -> Declared:
@@ -160,6 +163,7 @@ def declare(name: str, recipes: Recipes, blocks: Blocks) -> Declared:
         training={key: said[key] for key in Overrides.model_fields if key in said},
         save_weights=root != "full_ft" or said["save_weights"],
         citation=chain[-1].citation if chain else None,
+        published=chain[-1].published if chain else None,
     )
 
 

@@ -93,13 +93,16 @@ def _ours(row: Printed, rows: list[Printed], results: Results) -> Ours:
     """Find what this study has for a row, and in what that is unlike it, or say why it has none."""
     if row.metric == "average":
         return _average(row, rows, results)
-    study, own = results.study, results.study.method(row.name)
+    study, size = results.study, _size(row, rows)
+    own = _method(row, size, results)
+    if own:  # a recipe may have any name
+        row = replace(row, method=own.name)
     if not own and not (row.name == "lora" and study.sweep.ranks):
         known = row.name in METHODS
         return Ours(note="not part of this study" if known else "no method of this project")
     if row.task and row.task not in study.main_metrics:
         return Ours(note="not a task of this study")
-    apart = _settings(row, own, _size(row, rows), results) if own else []
+    apart = _settings(row, own, size, results) if own else []
     found = _swept(row, results) if row.metric in SCORES and (apart or not own) else None
     if found and (found.value is not None or not own):
         apart = []  # The sweep has the row's own settings.
@@ -116,6 +119,19 @@ def _ours(row: Printed, rows: list[Printed], results: Results) -> Ours:
         apart += [f"ours is of another model, {study.model.short}: levels are not comparable"]
     note = "; ".join(filter(None, (*apart, found.note)))
     return replace(found, note=note, like=found.like and not any(apart))
+
+
+def _method(row: Printed, size: str, results: Results) -> MethodInfo | None:
+    """Find our method for a row: of several, that of the row's own size."""
+    of = [m for m in results.study.methods if (m.published or m.name) == row.name]
+    if not size or len(of) < 2:
+        return of[0] if of else None
+
+    def apart(method: MethodInfo) -> float:
+        millions = _parameters(replace(row, method=method.name), results).value
+        return math.inf if millions is None else abs(millions - float(size))
+
+    return min(of, key=apart)
 
 
 def _settings(row: Printed, own: MethodInfo, size: str, results: Results) -> list[str]:

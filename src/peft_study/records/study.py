@@ -26,6 +26,7 @@ class MethodInfo(Record):
     tasks: tuple[str, ...] | None = None  # its own, and its own seeds, where not the study's
     seeds: tuple[int, ...] | None = None
     citation: str | None = None  # who describes it, where its recipe says so
+    published: str | None = None  # its name in published tables, where it has another here
 
     @property
     def rank(self) -> int | None:
