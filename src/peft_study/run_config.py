@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable
+from dataclasses import field
 from typing import Any, Literal
 
 from peft_study.data.tasks import Task
@@ -74,6 +75,16 @@ class AdaptersSettings(Record):
     leave_out: tuple[int, ...] = ()
 
 
+class PredictionsSettings(Record):
+    """Predictions that were made elsewhere, below `folder`.
+
+    `sha256` has the hash of the file of each seed of one task by its name, `seed-1.csv`, say.
+    """
+
+    folder: str
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
 Settings = (
     LoraSettings
     | AdapterHSettings
@@ -81,6 +92,7 @@ Settings = (
     | BitFitSettings
     | PeftSettings
     | AdaptersSettings
+    | PredictionsSettings
 )
 
 

@@ -117,6 +117,7 @@ def _model_card(study: StudyInfo, cell: Cell, seed: str) -> str:
     if _on_tuned_encoder(study, cell):
         start, pinned = f"the encoder after full fine-tuning on {start}", ""
         encoder = f"that fine-tuned encoder, `{ENCODER}/` beside the folders of methods"
+    assert cell.trainable is not None
     rows = []
     for metric in cell.metrics:
         scores = cell.scores(metric)
