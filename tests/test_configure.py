@@ -68,7 +68,11 @@ def before(params: Params) -> dict[str, Any]:
         ("train.precision", "bfloat16", EVERYTHING | {"mnli_init", "profile"}),
         ("mnli_init.mode", "none", STARTS | UNPREPARED),
         ("mnli_init.mode", "full_ft", {"mnli_init"}),
-        ("tasks.tweet_rating.max_length", 32, {"prepare/tweet_rating"}),
+        (
+            "tasks.tweet_rating.max_length",
+            32,
+            {"prepare/tweet_rating"} | training_on("tweet_rating"),
+        ),
         ("train.gradient_accumulation_steps", 2, EVERYTHING | {"mnli_init", "profile"}),
         ("mnli_init.learning_rate", 1e-3, {"mnli_init"}),
         ("tasks.tweet_rating.full_ft", {"learning_rate": 3e-5}, {"train/full_ft/tweet_rating"}),

@@ -254,6 +254,7 @@ class _Resolver(Record):
             encoder=self.encoder,
             settings=declared.settings,
             train=self.study.hyperparameters(method, task),
+            max_length=task.max_length or self.study.model.max_length,
             save_weights=declared.save_weights,
             packages=pinned(TRAINING_PACKAGES + declared.row.packages),
         )
