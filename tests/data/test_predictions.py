@@ -182,7 +182,7 @@ def test_files_that_are_not_there_or_there_twice(prepared: Path, tmp_path: Path)
 
 def test_labels_that_are_numbers_are_no_indices(tmp_path: Path) -> None:
     """Of the labels 1 and 0, in this order, a 1 is the first; of 2 and 4, a 1 is none."""
-    write(tmp_path, pd.DataFrame({"id": ["a", "b"], "prediction": [1, 0]}))
+    write(tmp_path, pd.DataFrame({"id": ["a", "b"], "prediction": ["1", "0.0"]}))
     task = Task(("text",), ("1", "0"), ("accuracy",))
     found = predictions.read(located(tmp_path, task), TASK, "seed-1.csv", task)
     assert found == {"a": 0, "b": 1}

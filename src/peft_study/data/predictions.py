@@ -5,9 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import datasets
 import numpy as np
-import pandas as pd
 
 from peft_study.data import texts
 from peft_study.data.sources.formats import Columns, read_table
@@ -86,6 +84,8 @@ def check(
 
 def held_out(prepared: Path) -> HeldOutRows:
     """Return the held-out rows of a task below a folder that `peft_study.data.prepare` wrote."""
+    import datasets  # slow, and not needed before rows are known
+
     rows = datasets.load_from_disk(str(prepared))["validation"].select_columns(["id", "label"])
     return HeldOutRows(list(rows["id"]), list(rows["label"]))
 
@@ -137,8 +137,7 @@ def read(
 
 def _value(place: str, value: object, task: Task) -> float:
     """Return a class, by its label or its index, or a finite score, which float32 holds."""
-    whole = isinstance(value, float) and value.is_integer()
-    text = texts.canonical(int(value) if whole and task.labels else value)  # type: ignore[call-overload]
+    text = texts.canonical(value)
     if not task.labels:
         try:
             score = float("none" if "_" in text else text)
@@ -148,12 +147,13 @@ def _value(place: str, value: object, task: Task) -> float:
             return float(np.float32(score))
         raise StudyError(f"{place} {texts.shown(text)} is not a finite number")
     names = [texts.canonical(label) for label in task.labels]
-    if text in names:
-        return names.index(text)
+    whole = text if text in names else text.removesuffix(".0")  # as pandas writes them beside a gap
+    if whole in names:
+        return names.index(whole)
     # Labels that are numbers themselves may not be taken for indices, nor indices for them.
     indices = [] if any(map(str.isdecimal, names)) else list(map(str, range(len(names))))
-    if text in indices:
-        return int(text)
+    if whole in indices:
+        return int(whole)
     allowed = f" or its index, 0 to {len(names) - 1}" if indices else ""
     known = ", ".join(task.labels)
     raise StudyError(f"{place} {texts.shown(text)} is no label ({known}){allowed}")
@@ -167,6 +167,8 @@ def take(config: CellConfig, prepared: Path, directory: Path) -> int:
 
     Raises as `read`.
     """
+    import pandas as pd  # slow, too
+
     run, settings = config.run, config.run.settings
     assert isinstance(settings, PredictionsSettings)
     rows, kind = held_out(prepared), np.int64 if run.definition.labels else np.float32
