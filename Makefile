@@ -7,8 +7,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # keeps it for those after it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study studies methods use check rehearse report experiments why compare quick test nightly env readme \
-	clean-store
+.PHONY: study studies methods use check rehearse report experiments why compare predict quick test nightly \
+	env readme clean-store
 
 ## study: create the environment and run the study of params.yaml
 study: env check
@@ -49,6 +49,10 @@ why: env
 ## compare: is a change more than chance? make compare REV=main, or a commit or an experiment
 compare: env
 	@$(BIN)/python -m peft_study.findings.versions '$(REV)'
+
+## predict: apply saved weights to texts of one's own: make predict ADAPTER=exports/lora/task FILE=mine.tsv
+predict: env
+	@$(BIN)/python -m peft_study.predict '$(ADAPTER)' '$(FILE)' '$(OUT)'
 
 ## quick: lint, types and unit tests
 quick: env

@@ -3,9 +3,10 @@
 import sys
 from pathlib import Path
 
+from peft_study.data.predictions import take
 from peft_study.errors import run_command
 from peft_study.files import read_record
-from peft_study.run_config import CellConfig
+from peft_study.run_config import CellConfig, PredictionsSettings
 from peft_study.running.jobs import Cell, run_cells
 from peft_study.study import load_study
 
@@ -18,7 +19,11 @@ def main() -> None:
         Cell(config, data / task, start if config.starts else None, runs / task)
         for task, config in configs.items()
     ]
-    run_cells(cells, load_study().runner)
+    if any(isinstance(config.run.settings, PredictionsSettings) for config in configs.values()):
+        number = sum(take(cell.config, cell.data, cell.directory) for cell in cells)
+        print(f"wrote the predictions of {number} run(s) that were trained elsewhere to {runs}/")
+    else:
+        run_cells(cells, load_study().runner)
 
 
 if __name__ == "__main__":

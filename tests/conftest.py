@@ -207,6 +207,7 @@ def make_config(method: str, model: Path, **train: Any) -> RunConfig:
         encoder=Encoder(str(model), None, None, ARCHITECTURES["bert"]),
         settings=SETTINGS[str(row.block)],
         train=replace(HYPER, **train),
+        max_length=32,
         save_weights=True,
         packages={},
     )

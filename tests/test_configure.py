@@ -68,7 +68,11 @@ def before(params: Params) -> dict[str, Any]:
         ("train.precision", "bfloat16", EVERYTHING | {"mnli_init", "profile"}),
         ("mnli_init.mode", "none", STARTS | UNPREPARED),
         ("mnli_init.mode", "full_ft", {"mnli_init"}),
-        ("tasks.tweet_rating.max_length", 32, {"prepare/tweet_rating"}),
+        (
+            "tasks.tweet_rating.max_length",
+            32,
+            {"prepare/tweet_rating"} | training_on("tweet_rating"),
+        ),
         ("train.gradient_accumulation_steps", 2, EVERYTHING | {"mnli_init", "profile"}),
         ("mnli_init.learning_rate", 1e-3, {"mnli_init"}),
         ("tasks.tweet_rating.full_ft", {"learning_rate": 3e-5}, {"train/full_ft/tweet_rating"}),
@@ -253,3 +257,28 @@ def test_a_device_that_is_not_there(params: Params) -> None:
     params["runner"]["backend"] = "ray"
     configs = parts(check_study(params))
     assert configs["train/lora/movie_polarity"].run.train.device == device
+
+
+def test_predictions_made_elsewhere_concern_no_training(
+    params: Params, before: dict[str, Any], tmp_path: Path
+) -> None:
+    """Nor do they take part in what is measured; a file that changes is read again."""
+    runs = describe(check_study(params))["runs"]
+    file = tmp_path / "movie_polarity/seed-7.csv"
+    file.parent.mkdir()
+    params["recipes"] = {"theirs": {"like": "predictions", "folder": str(tmp_path)}}
+    params["methods"].append("theirs")
+    params["only"] = {"theirs": {"tasks": ["movie_polarity"], "seeds": [7]}}
+    configs = []
+    for prediction in ("positive", "negative"):
+        file.write_text(f"id,prediction\na,{prediction}\n")
+        configs.append(configure(check_study(params)))
+    changed = {name for name in configs[0] if configs[0][name] != configs[1][name]}
+    assert changed == {"prepare", "train/theirs"}
+    one = parts(check_study(params))
+    apart = {name for name in before if one[name] != before[name]}
+    assert apart == {"report", "mnli_init", "profile"}
+    assert one["mnli_init"].cells == before["mnli_init"].cells
+    assert one["mnli_init"].starts == before["mnli_init"].starts | {"theirs": None}
+    assert one["profile"].tasks == before["profile"].tasks
+    assert describe(check_study(params))["runs"] == runs

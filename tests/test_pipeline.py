@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from peft_study.files import read_json
-from project import FINDINGS, Project, build, stages_in, trained_in
+from project import FINDINGS, Project, build, stages_in, trained_in, without
 
 pytestmark = pytest.mark.slow
 
@@ -243,6 +243,46 @@ def test_a_method_is_added_by_a_row_and_a_module(project: Project) -> None:
     # A rank under comparison measures nothing again.
     project.set("r: 8\n", "r: 3\n")
     assert stages_in(project.run("dvc", "repro", "profile")) == {"configure"}
+
+
+def test_predictions_made_elsewhere_take_part_without_being_trained(project: Project) -> None:
+    before, names = project.results(), ("editorial_polarity", "tweet_rating")
+    for task in names:
+        for run in sorted((project.folder / "runs/lora" / task).iterdir()):
+            path = project.folder / "their" / task / f"{run.name}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            frame = pd.read_parquet(run / "predictions.parquet", columns=["id", "prediction"])
+            frame.to_csv(path, index=False)
+    project.set("methods: [lora, full_ft]", "methods: [lora, theirs, full_ft]")
+    project.set("analysis:", "recipes: {theirs: {like: predictions, folder: their}}\nanalysis:")
+    printed = project.run("dvc", "repro", "aggregate", "curves")
+    assert not trained_in(printed)
+    project.run("dvc", "repro", "--single-item", *without(FINDINGS, "aggregate", "curves"))
+    after = project.results()
+    assert all(after[name] == before[name] for name in before if "/lora" in name)
+    for task in names:
+        ours, theirs = (
+            read_json(project.folder / f"metrics/runs/{method}/{task}.json")
+            for method in ("lora", "theirs")
+        )
+        for seed, run in ours["seeds"].items():
+            of = theirs["seeds"][seed]
+            assert (of["cross_fitted"], of["learned"]) == (run["cross_fitted"], run["learned"])
+            assert of["best"] | {"step": 4, "epoch": 1.0} == run["best"]
+        assert theirs["trainable"] is None
+    table = (project.folder / "metrics/tables/scores.md").read_text()
+    scores = {line.split("|")[1].strip(): line.split("|")[2:] for line in table.splitlines()}
+    assert scores["theirs"] == [" not known ", *scores["LoRA (ours)"][1:]]
+    said = "theirs: trained elsewhere, so that costs and learning curves are not measured here."
+    assert said in (project.folder / "plots/report.html").read_text()
+    # A row that is not the task's is known before anything is trained.
+    path.write_text(path.read_text().replace("\n", "\ntweet:0_", 1))
+    project.set("epochs: 1\n", "epochs: 2\n")
+    printed = project.run("dvc", "repro", "aggregate", code=255)
+    where = "error: params.yaml: recipes.theirs: their/tweet_rating/seed-2.csv line 2: id"
+    assert where in printed
+    assert stages_in(printed) == {"configure", "prepare"}
+    assert "Traceback" not in printed
 
 
 def clone(project: Project) -> Project:

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 
+from peft_study.data import predictions
 from peft_study.data.sources import load_source
 from peft_study.encoders.architectures import architecture
 from peft_study.encoders.pretrained import (
@@ -39,6 +40,7 @@ from peft_study.run_config import (
     Encoder,
     LoraSettings,
     PeftSettings,
+    PredictionsSettings,
     RunConfig,
     Settings,
 )
@@ -93,7 +95,10 @@ def resolve(study: Study, encoder: Encoder) -> dict[str, object]:
         "profile": resolver.profile(prepared),
         "parity": ParityConfig(encoder, pinned(ALL_PACKAGES)),
         "report": _report(study),
-        **{f"train/{method}": resolver.training(method) for method in study.methods},
+        **{
+            f"train/{method}": resolver.training(method, prepared.elsewhere)
+            for method in study.methods
+        },
     }
 
 
@@ -204,7 +209,15 @@ class _Resolver(Record):
             for n, task in study.tasks.items()
         }
         intermediate = self._prepare("mnli_init", init.task, init) if starters else None
-        return PrepareConfigs(tasks, intermediate, tuple(starters))
+        return PrepareConfigs(tasks, intermediate, tuple(starters), self._elsewhere())
+
+    def _elsewhere(self) -> dict[str, dict[str, PredictionsSettings]]:
+        study, found = self.study, {}
+        for method in study.methods:
+            if isinstance(settings := study.method(method).settings, PredictionsSettings):
+                tasks = {n: study.task_definition(n, t) for n, t in study.tasks_of(method).items()}
+                found[method] = predictions.locate(method, settings, tasks, study.seeds_of(method))
+        return found
 
     def _drawn_for(self, task: str) -> tuple[int, ...]:
         """Return the seeds that have a draw of a task's rows: the study's, then methods' own."""
@@ -243,16 +256,21 @@ class _Resolver(Record):
             encoder=self.encoder,
             settings=declared.settings,
             train=self.study.hyperparameters(method, task),
+            max_length=task.max_length or self.study.model.max_length,
             save_weights=declared.save_weights,
             packages=pinned(TRAINING_PACKAGES + declared.row.packages),
         )
 
-    def training(self, method: str) -> dict[str, CellConfig]:
+    def training(
+        self, method: str, elsewhere: dict[str, dict[str, PredictionsSettings]]
+    ) -> dict[str, CellConfig]:
         study, cells = self.study, {}
         for name, task in study.tasks_of(method).items():
-            starts = name in study.starters
+            starts = name in study.starters and method in study.trained
             kept = starts and study.mnli_init.head == "kept"
             run = replace(self._run(method, name, task), keeps_head=kept)
+            if method in elsewhere:
+                run = replace(run, settings=elsewhere[method][name])
             cells[name] = CellConfig(run, tuple(study.seeds_of(method)), starts)
         return cells
 
@@ -260,7 +278,7 @@ class _Resolver(Record):
         init, starters = self.study.mnli_init, set(self.study.starters)
         starts = {
             name: ("full_ft" if init.mode == "full_ft" else name)
-            if starters & set(self.study.tasks_of(name))
+            if name in self.study.trained and starters & set(self.study.tasks_of(name))
             else None
             for name in self.study.methods
         }
@@ -305,7 +323,7 @@ class _Resolver(Record):
         """
         params = self.study.profile
         cells: dict[str, RunConfig] = {}
-        for method in dict.fromkeys((*self.study.methods, "lora")):
+        for method in dict.fromkeys((*self.study.trained, "lora")):
             run = self._run(method, name, self.study.tasks[name])
             recipes: dict[str, Settings] = {method: run.settings}
             match run.settings:

@@ -174,10 +174,10 @@ def planned(study: Study) -> list[Planned]:
     init, seeds = study.mnli_init, len(study.seeds)
     runs: list[tuple[str, str, TaskParams, int]] = [
         (method, name, task, len(study.seeds_of(method)))
-        for method in study.methods
+        for method in study.trained
         for name, task in study.tasks_of(method).items()
     ]
-    if starting := [m for m in study.methods if {*study.tasks_of(m)} & {*study.starters}]:
+    if starting := [m for m in study.trained if {*study.tasks_of(m)} & {*study.starters}]:
         starts = ["full_ft"] if init.mode == "full_ft" else starting
         runs += [(method, init.task, init, 1) for method in starts]
     swept = study.tasks[study.sweep.task]

@@ -25,6 +25,7 @@ from peft_study.run_config import (
     FullFtSettings,
     LoraSettings,
     PeftSettings,
+    PredictionsSettings,
     Settings,
 )
 
@@ -91,6 +92,7 @@ class RecipeParams(Overrides):
     citation: Words | None = None
     published: Name | None = None
     config: dict[str, JsonValue] | Name | None = None
+    folder: Name | None = None
     leave_out: list[Annotated[int, Field(ge=0)]] | None = None
     r: Annotated[int, Field(ge=1)] | None = None
     alpha: Annotated[float, Field(gt=0)] | None = None
@@ -113,8 +115,9 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {
     "peft": ("config",),
     "adapters": ("config", "leave_out"),
     "bitfit": (),
+    "predictions": ("folder",),
 }
-_ALWAYS = {"like", "label", "citation", "published", *Overrides.model_fields}
+_ALWAYS = {"like", "label", "citation", "published"}
 
 Recipes = Mapping[str, RecipeParams]
 Blocks = Mapping[str, LoraParams | AdapterHParams | FullFtParams]
@@ -140,6 +143,7 @@ class Declared(Record):
 def declare(name: str, recipes: Recipes, blocks: Blocks) -> Declared:
     """Return a method, built in or a recipe, that `problems` finds nothing wrong with."""
     line = lineage(name, recipes)
+    trained = is_trained(name, recipes)
     root, chain = line[0], [recipes[recipe] for recipe in line[1:]]
     row = METHODS[root] if root in METHODS else KINDS[root]
     block = blocks[row.block] if row.block else None
@@ -160,8 +164,9 @@ def declare(name: str, recipes: Recipes, blocks: Blocks) -> Declared:
         row=row,
         settings=settings,
         names=(*filter(None, (row.block,)), *line[1:]),
-        training={key: said[key] for key in Overrides.model_fields if key in said},
-        save_weights=root != "full_ft" or said["save_weights"],
+        training={key: said[key] for key in Overrides.model_fields if key in said}
+        | ({} if trained else {"learning_rate": 0.0}),
+        save_weights=trained and (root != "full_ft" or said["save_weights"]),
         citation=chain[-1].citation if chain else None,
         published=chain[-1].published if chain else None,
     )
@@ -181,6 +186,11 @@ def lineage(name: str, recipes: Recipes) -> list[str]:
         if line[0] in KINDS or line[0] not in recipes:
             break
     return line
+
+
+def is_trained(name: str, recipes: Recipes) -> bool:
+    """Tell whether a method is trained here, and not elsewhere, so that only predictions are."""
+    return lineage(name, recipes)[0] != "predictions"
 
 
 def problems(recipes: Recipes, taken: Iterable[str]) -> list[str]:
@@ -213,6 +223,10 @@ def problems(recipes: Recipes, taken: Iterable[str]) -> list[str]:
 
 def _problems(root: str, recipe: RecipeParams, chain: Sequence[str], recipes: Recipes) -> list[str]:
     allowed, whole = {*_ALWAYS, *OWN_KEYS[root]}, [recipes[name] for name in chain]
+    if root != "predictions":
+        allowed |= {*Overrides.model_fields}
+    elif not any(one.folder for one in whole):
+        return ["folder: is missing; add it"]
     found = [
         f"{key}: unknown key for what is like '{root}'; {nearest(key, allowed)}"
         for key in sorted(recipe.model_fields_set - allowed)
@@ -235,7 +249,7 @@ def _problems(root: str, recipe: RecipeParams, chain: Sequence[str], recipes: Re
             found.append(f"config.{said}")
         if root == "peft_lora" and merged["peft_type"] != "LORA":
             found.append(f"config.peft_type: got {merged['peft_type']!r}; must be 'LORA' here")
-    if root in KINDS and not any(one.learning_rate for one in whole):
+    if "learning_rate" in allowed and root in KINDS and not any(one.learning_rate for one in whole):
         found.append("learning_rate: is missing; add it")
     for key in ("targets", "leave_out"):
         items = getattr(recipe, key) or []
@@ -255,6 +269,8 @@ def _settings(root: str, said: Mapping[str, Any], config: dict[str, Any]) -> Set
             return BitFitSettings()
         case "adapters":
             return AdaptersSettings(said["config"], tuple(said.get("leave_out", ())))
+        case "predictions":
+            return PredictionsSettings(said["folder"])
         case "peft":
             return PeftSettings(config)
     lora = LoraSettings(

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable
+from dataclasses import field
 from typing import Any, Literal
 
 from peft_study.data.tasks import Task
@@ -12,6 +13,9 @@ from peft_study.records import Record
 
 # A run's saved weights, with their description, in PEFT's format for LoRA.
 ADAPTER, WEIGHTS_FILE, CONFIG_FILE = "adapter", "adapter_model.safetensors", "adapter_config.json"
+SAVED_RUN = "study.json"
+# Beside exported adapters: the encoder that they were trained on, where that was fine-tuned.
+ENCODER, MODEL_FILE = "encoder", "model.safetensors"
 PEFT_PREFIX = "base_model.model."  # of the names of an adapter's weights, and of all heads'
 
 Device = Literal["cpu", "cuda", "mps"]
@@ -74,6 +78,16 @@ class AdaptersSettings(Record):
     leave_out: tuple[int, ...] = ()
 
 
+class PredictionsSettings(Record):
+    """Predictions that were made elsewhere, below `folder`.
+
+    `sha256` has the hash of the file of each seed of one task by its name, `seed-1.csv`, say.
+    """
+
+    folder: str
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
 Settings = (
     LoraSettings
     | AdapterHSettings
@@ -81,6 +95,7 @@ Settings = (
     | BitFitSettings
     | PeftSettings
     | AdaptersSettings
+    | PredictionsSettings
 )
 
 
@@ -119,7 +134,8 @@ class Encoder(Record):
 class RunConfig(Record):
     """What a run is asked to do, apart from its seed.
 
-    `definition` is the task's row of its table, or the user's own; `packages` are the versions of
+    `definition` is the task's row of its table, or the user's own; its texts are cut to
+    `max_length` tokens, special ones included; `packages` are the versions of
     the libraries that may change the run's result. `keeps_head` tells whether the head, but for its
     output layer, is that of the intermediate run which it starts from.
     """
@@ -131,9 +147,22 @@ class RunConfig(Record):
     encoder: Encoder
     settings: Settings
     train: Hyperparameters
+    max_length: int
     save_weights: bool
     packages: dict[str, str]
     keeps_head: bool = False
+
+
+class SavedRun(Record):
+    """What saved weights are of: `study.json` beside them, for those who load them.
+
+    Of the method only the module counts, whatever the study calls it. `tuned_encoder` is the hash
+    of the weights of the fully fine-tuned encoder that was adapted, None for the pretrained one.
+    """
+
+    run: RunConfig
+    seed: int
+    tuned_encoder: str | None
 
 
 class CellConfig(Record):

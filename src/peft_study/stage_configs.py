@@ -1,8 +1,10 @@
 """What each stage is asked to do, typed: the files of `configs/`, which `configure` writes."""
 
+from dataclasses import field
+
 from peft_study.data.tasks import Task
 from peft_study.records import Record
-from peft_study.run_config import CellConfig, Encoder, RunConfig
+from peft_study.run_config import CellConfig, Encoder, PredictionsSettings, RunConfig
 
 
 class PrepareConfig(Record):
@@ -28,11 +30,16 @@ class PrepareConfig(Record):
 
 
 class PrepareConfigs(Record):
-    """The tasks of the study, by name; the intermediate task, and the tasks that start from it."""
+    """The tasks of the study, by name; the intermediate task, and the tasks that start from it.
+
+    `elsewhere` has the predictions that others made of the tasks' held-out rows, by recipe and
+    task: they are checked as soon as these rows are known, before anything is trained.
+    """
 
     tasks: dict[str, PrepareConfig]
     intermediate: PrepareConfig | None
     starters: tuple[str, ...]
+    elsewhere: dict[str, dict[str, PredictionsSettings]] = field(default_factory=dict)
 
 
 class InitConfig(Record):

@@ -27,6 +27,7 @@ from peft_study.recipes import (
     Overrides,
     RecipeParams,
     declare,
+    is_trained,
 )
 from peft_study.recipes import problems as recipe_problems
 from peft_study.run_config import Device, Hyperparameters, Precision, Schedule
@@ -196,7 +197,12 @@ class Study(Block):
     @property
     def starters(self) -> list[str]:
         """The tasks that start from the intermediate task's weights."""
-        return [] if self.mnli_init.mode == "none" or not self.methods else self.mnli_init.tasks
+        return [] if self.mnli_init.mode == "none" or not self.trained else self.mnli_init.tasks
+
+    @property
+    def trained(self) -> list[str]:
+        """The methods that are trained here: all but the predictions that others made."""
+        return [name for name in self.methods if is_trained(name, self.recipes)]
 
     def tasks_of(self, method: str) -> dict[str, TaskParams]:
         """Return the tasks that `method` is trained on, by name: its own, or the study's."""
@@ -333,6 +339,9 @@ def _cross_checks(study: Study) -> list[str]:
         for name in task.model_extra or {}:
             if name not in study.recipes:
                 problems.append(f"{key}.{name}: unknown key; {nearest(name, known)}")
+                continue
+            if not is_trained(name, study.recipes):
+                problems.append(f"{key}.{name}: it is not trained here; take it out")
                 continue
             try:
                 task.own(name)

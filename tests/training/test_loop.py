@@ -41,7 +41,8 @@ def test_two_runs_write_the_same_bytes(
         contents.append(run_files(tmp_path / name))
     assert contents[0] == contents[1]
     adapter = {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
-    assert set(contents[0]) == adapter | {"history.csv", "predictions.parquet", "run.json"}
+    others = {"history.csv", "predictions.parquet", "run.json", "study.json"}
+    assert set(contents[0]) == adapter | others
 
 
 def test_lora_implementations_train_alike(

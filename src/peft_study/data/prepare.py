@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from peft_study.data import texts, tokens
+from peft_study.data import predictions, texts, tokens
 from peft_study.data.metrics import score
 from peft_study.data.sources import Row, load_source
 from peft_study.data.tasks import Task
@@ -32,7 +32,8 @@ def prepare_all(
 ) -> dict[Path, dict[str, Any]]:
     """Prepare all tasks below `tasks`, and the intermediate one; return each folder's summary.
 
-    Raises as `prepare` and `check_intermediate`, and StudyError if nothing can be written.
+    Raises as `prepare`, `check_intermediate` and `predictions.check`, and StudyError if nothing can
+    be written.
     """
     wanted = {tasks / name: config for name, config in configs.tasks.items()}
     if configs.intermediate:
@@ -40,6 +41,11 @@ def prepare_all(
     with system_errors(tasks):
         summaries = {folder: prepare(config, folder) for folder, config in wanted.items()}
         check_intermediate(intermediate, {name: tasks / name for name in configs.starters})
+        for recipe, by_task in configs.elsewhere.items():
+            for name, settings in by_task.items():
+                predictions.check(
+                    recipe, settings, name, configs.tasks[name].definition, tasks / name
+                )
         if not configs.intermediate:
             write_json(intermediate / "summary.json", {})
     return summaries

@@ -19,7 +19,13 @@ from peft_study.findings.rows import write_rows
 from peft_study.findings.wording import TRY
 from peft_study.records import Record
 from peft_study.records.scores import Cell, Counts, Evaluation, Rows, RunScores
-from peft_study.run_config import ADAPTER, WEIGHTS_FILE, CellConfig, LoraSettings
+from peft_study.run_config import (
+    ADAPTER,
+    WEIGHTS_FILE,
+    CellConfig,
+    LoraSettings,
+    PredictionsSettings,
+)
 
 Configs = dict[str, CellConfig]  # by the name of their folder of runs
 Array = NDArray[np.float64]
@@ -84,7 +90,8 @@ def evaluate(config: CellConfig, runs: Path, prepared: Path, rows: Path) -> Cell
     """
     summary, task = read_json(prepared / "summary.json"), config.run.definition
     report, main = config.run.train.report, task.metrics[0]
-    seeds, failed, counts = {}, {}, Counts(0, 0, 0)
+    elsewhere = isinstance(config.run.settings, PredictionsSettings)
+    seeds, failed, counts = {}, {}, None if elsewhere else Counts(0, 0, 0)
     held_out: HeldOut | None = None
     written: dict[tuple[str, str], Array] = {}
     for seed in map(str, config.seeds):
@@ -93,7 +100,7 @@ def evaluate(config: CellConfig, runs: Path, prepared: Path, rows: Path) -> Cell
         if "failure" in run:
             failed[seed] = run["failure"]
             continue
-        counts = Counts(**run["trainable"])
+        counts = Counts(**run["trainable"]) if run["trainable"] else None
         found = _predictions(directory / "predictions.parquet")
         held_out = held_out or _held_out(task, found)
         scored = [
@@ -118,7 +125,8 @@ def evaluate(config: CellConfig, runs: Path, prepared: Path, rows: Path) -> Cell
         own = rows_of(prepared, number)
         for split, used in read_json(own / "summary.json")["splits"].items():
             name = f"train seed {number}" if split == "train" and own != prepared else split
-            data[name] = Rows(used["rows"], used["sha256_of_ids"])
+            if split != "train" or not elsewhere:
+                data[name] = Rows(used["rows"], used["sha256_of_ids"])
     about = config.run.task, config.run.method, report, summary["baseline"]
     return Cell(*about, data, counts, seeds, failed)
 

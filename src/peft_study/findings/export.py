@@ -6,6 +6,7 @@ With them goes the encoder that they were trained on, where it is no longer the 
 import json
 import shutil
 import statistics
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -13,14 +14,21 @@ from safetensors.numpy import load_file, save_file
 
 from peft_study.encoders.pretrained import TOKENISER_FILES, model_folder
 from peft_study.errors import StudyError
-from peft_study.files import read_json, write_json
+from peft_study.files import read_json, read_record, sha256, write_json
 from peft_study.findings.statistics import spread
 from peft_study.findings.wording import GAP, marked
 from peft_study.records.scores import Cell, Cells
 from peft_study.records.study import MethodInfo, StudyInfo
-from peft_study.run_config import ADAPTER, CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
-
-ENCODER = "encoder"  # the folder with what adapters of starters were trained on, where that changed
+from peft_study.run_config import (
+    ADAPTER,
+    CONFIG_FILE,
+    ENCODER,
+    MODEL_FILE,
+    PEFT_PREFIX,
+    SAVED_RUN,
+    WEIGHTS_FILE,
+    SavedRun,
+)
 
 
 def export(study: StudyInfo, scored: Cells, runs: Path, init: Path, directory: Path) -> int:
@@ -43,11 +51,11 @@ def export(study: StudyInfo, scored: Cells, runs: Path, init: Path, directory: P
             raise StudyError(f"{folder}: is not here; fetch it with 'dvc pull {folder.parent}'")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
+    if starts:
+        _export_encoder(study, starts[0], directory / ENCODER)
     for cell in cells:
         where = Path(cell.method, cell.task)
         _export(study, cell, runs / where, directory / where)
-    if starts:
-        _export_encoder(study, starts[0], directory / ENCODER)
     return len(cells)
 
 
@@ -68,7 +76,7 @@ def _export_encoder(study: StudyInfo, start: Path, directory: Path) -> None:
             shutil.copyfile(pretrained / name, directory / name)
     # The head of the intermediate task is no part of it.
     encoder = {name: tuned[name] for name in tuned if not name.startswith(PEFT_PREFIX)}
-    save_file(encoder, directory / "model.safetensors", metadata={"format": "pt"})
+    save_file(encoder, directory / MODEL_FILE, metadata={"format": "pt"})
 
 
 def median_seed(cell: Cell, metric: str) -> str:
@@ -88,6 +96,10 @@ def _export(study: StudyInfo, cell: Cell, runs: Path, directory: Path) -> None:
     if study.model.revision and not _on_tuned_encoder(study, cell):
         config |= {"base_model_name_or_path": study.model.name, "revision": study.model.revision}
     write_json(directory / CONFIG_FILE, config)
+    said = read_record(runs / f"seed-{seed}" / SAVED_RUN, SavedRun)
+    if said.tuned_encoder:
+        said = replace(said, tuned_encoder=sha256(directory.parents[1] / ENCODER / MODEL_FILE))
+    write_json(directory / SAVED_RUN, said)
     (directory / "README.md").write_text(_model_card(study, cell, seed), encoding="utf-8")
 
 
@@ -117,6 +129,7 @@ def _model_card(study: StudyInfo, cell: Cell, seed: str) -> str:
     if _on_tuned_encoder(study, cell):
         start, pinned = f"the encoder after full fine-tuning on {start}", ""
         encoder = f"that fine-tuned encoder, `{ENCODER}/` beside the folders of methods"
+    assert cell.trainable is not None
     rows = []
     for metric in cell.metrics:
         scores = cell.scores(metric)
@@ -168,7 +181,8 @@ model = PeftModel.from_pretrained(model, FOLDER)
 ```
 
 `ENCODER` is {encoder}; a head of its own is replaced. `FOLDER` is this folder.
-The outputs are {meaning}.
+The outputs are {meaning}. In a checkout of the study's code, `make predict ADAPTER=FOLDER
+FILE=TABLE` applies it to the texts of a table, as the study has applied it.
 
 ## Licence
 

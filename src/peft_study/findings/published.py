@@ -243,9 +243,12 @@ def _variation(row: Printed, results: Results) -> Ours:
 
 def _parameters(row: Printed, results: Results) -> Ours:
     """Return the millions of trained parameters, the head only of full fine-tuning."""
-    counts = [cell.trainable for (name, _), cell in results.cells.items() if name == row.name]
+    mine = [cell.trainable for (name, _), cell in results.cells.items() if name == row.name]
+    counts = [found for found in mine if found]
     if not counts:
-        return Ours(note="this study has no results of it")
+        return Ours(
+            note="what it trains is not known" if mine else "this study has no results of it"
+        )
     return Ours(max(n.total if row.name == "full_ft" else n.adapter for n in counts) / 1e6)
 
 

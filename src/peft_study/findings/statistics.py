@@ -144,6 +144,7 @@ def sweep_rows(cells: Sequence[scores.Cell]) -> Iterator[scores.SweepRow]:
             judged = statistics.median(cell.scores(metric, cell.judged).values())
             first, last = (spread(cell.scores(metric, e).values())[2] for e in ("first", "last"))
             about = cell.task, cell.weights, cell.rank, metric, len(values)
+            assert cell.trainable is not None
             counts = cell.trainable.adapter, cell.trainable.head, cell.trainable.total
             middle = statistics.median(values), std, judged
             yield scores.SweepRow(*about, *middle, first, last, *counts)

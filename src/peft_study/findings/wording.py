@@ -100,6 +100,13 @@ def missing(gaps: Iterable[Gap], study: StudyInfo) -> str:
     return f"Without results: {', '.join(named)}." if named else ""
 
 
+def unmeasured(study: StudyInfo) -> str:
+    """Say of which methods there are predictions alone; "" where there are none such."""
+    named = [method.label for method in study.methods if not method.trained_here]
+    said = "trained elsewhere, so that costs and learning curves are not measured here"
+    return f"{', '.join(named)}: {said}." if named else ""
+
+
 def of_its_own(method: MethodInfo) -> str:
     """Say what tasks and seeds a method has of its own; "" where it has the study's."""
     tasks = f"on {', '.join(method.tasks)} alone" if method.tasks else ""

@@ -28,7 +28,7 @@ class MethodRow(Record):
     Attributes:
         label: what figures and tables call it.
         family: what it changes, `lora`, `adapter` or `full`, say; families share a colour.
-        module: of this package.
+        module: of this package; "" of what is not trained here.
         block: its parameters in `params.yaml`; none of what only recipes are like.
         packages: the libraries, besides those of all training, whose versions count.
         paper: who describes it.
@@ -67,12 +67,13 @@ METHODS: dict[str, MethodRow] = {
     "full_ft": MethodRow("Full fine-tuning", "full", "full_ft", "full_ft"),
 }
 
-# What recipes may be like besides methods: libraries to choose from by their own configuration, and
-# what has nothing to be set but its training.
+# What recipes may be like besides methods: libraries to choose from by their own configuration,
+# what has nothing to be set but its training, and what was trained elsewhere.
 KINDS: dict[str, MethodRow] = {
     "peft": MethodRow("PEFT", "other", "peft_tuner", None, ("peft",), exported=True),
     "adapters": MethodRow("adapters", "adapter", "adapters_library", None, ("adapters",)),
     "bitfit": MethodRow("BitFit", "selective", "bitfit", None, (), "Zaken et al. 2022, section 2"),
+    "predictions": MethodRow("Predictions", "elsewhere", "", None),
 }
 
 

@@ -23,6 +23,9 @@ def main() -> None:
     _show("like: peft, with a `config` of this `peft_type`", peft_types.PEFT_TYPES)
     words = "like: adapters, with a `config` such as seq_bn[reduction_factor=8], or joined by |"
     _show(words, adapters_words.WORDS)
+    print(
+        "\nlike: predictions, with a `folder` of predictions of a method that was trained elsewhere"
+    )
     print("\nRefused:")
     for name, why in (peft_types.REFUSED | adapters_words.REFUSED).items():
         print(f"  {name}: {why}")

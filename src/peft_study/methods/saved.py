@@ -28,7 +28,7 @@ from peft_study.run_config import (
 # patterns; the tensors' names decide.
 DESCRIPTIVE = {
     *("base_model_name_or_path", "inference_mode", "lora_dropout"),
-    *("modules_to_save", "target_modules", "task_type", "total_step"),
+    *("modules_to_save", "revision", "target_modules", "task_type", "total_step"),
 }
 
 

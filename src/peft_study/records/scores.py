@@ -72,8 +72,8 @@ class Cell(Record):
     method: str
     report: Report
     baseline: dict[str, float]  # by metric, of the majority class or the mean
-    data: dict[str, Rows]  # by split; `train seed 1` is seed 1's own draw
-    trainable: Counts
+    data: dict[str, Rows]  # by split, as far as known; `train seed 1` is seed 1's own draw
+    trainable: Counts | None  # None of what was trained elsewhere
     seeds: dict[str, RunScores]
     # Why a seed has no scores: such a cell decides nothing, and is a gap.
     failed: dict[str, str] = field(default_factory=dict)

@@ -48,6 +48,11 @@ class MethodInfo(Record):
         targets = self.settings.get("targets", ())
         return tuple(map(str, targets)) if isinstance(targets, (list, tuple)) else ()
 
+    @property
+    def trained_here(self) -> bool:
+        """Whether the study trains it; of others it has predictions, and no costs."""
+        return self.family != "elsewhere"
+
     def _units(self, key: str) -> int | None:
         config = self.settings.get("config")
         units = (config if isinstance(config, dict) else self.settings).get(key)

@@ -40,7 +40,7 @@ def write_small(name: str, folder: Path) -> None:
     write_model(architecture_of(study), _tokeniser(study), folder / model)
     values["data"] |= _write_data(study, folder)
     values["model"] |= {"name": model, "revision": None}
-    _shorten(values)
+    _shorten(values, study)
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(values, file)
 
@@ -94,9 +94,11 @@ def _write_data(study: Study, folder: Path) -> dict[str, object]:
     return {"folder": "rows"}
 
 
-def _shorten(values: dict[str, Any]) -> None:
+def _shorten(values: dict[str, Any], study: Study) -> None:
     """Make parameters those of a rehearsal: few rows, epochs and seeds, and marked as one."""
     values["rehearsal"] = True
+    # What others predicted of the study's own rows are no predictions of these.
+    values["methods"] = study.trained
     own = [*values["seeds"], *range(1, SEEDS + 1)]
     values["seeds"] = list(dict.fromkeys(own))[:SEEDS]
     for alone in values["only"].values():

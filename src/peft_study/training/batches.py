@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
@@ -30,11 +31,11 @@ def load_splits(directory: Path) -> tuple[Split, Split]:
     """Load the training and validation splits that `peft_study.data.prepare` wrote."""
     datasets.disable_progress_bars()
     stored = datasets.load_from_disk(str(directory))
-    return _split(stored["train"]), _split(stored["validation"])
+    return as_split(stored["train"].to_dict()), as_split(stored["validation"].to_dict())
 
 
-def _split(stored: datasets.Dataset) -> Split:
-    rows = stored.to_dict()
+def as_split(rows: dict[str, Any]) -> Split:
+    """Return rows, which are a list for each column, as a split."""
     ids, labels = rows.pop("id"), torch.tensor(rows.pop("label"))
     if labels.is_floating_point():
         labels = labels.to(torch.float32)

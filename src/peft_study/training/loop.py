@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,14 +24,16 @@ from peft_study.data.metrics import score
 from peft_study.data.tasks import Task
 from peft_study.encoders.backbone import head_parameters, load_model, set_head
 from peft_study.errors import StudyError
-from peft_study.files import replacing, write_json
+from peft_study.files import replacing, sha256, write_json
 from peft_study.methods import Method, load_method, saved, training_hooks
 from peft_study.run_config import (
     ADAPTER,
+    SAVED_RUN,
     WEIGHTS_FILE,
     Hyperparameters,
     RunConfig,
     RunResult,
+    SavedRun,
     Schedule,
 )
 from peft_study.training.batches import Split, by_length, load_splits, longest_first, training_order
@@ -69,7 +72,8 @@ def train_run(
     Writes `history.csv` (a row per evaluation), `timings.csv` (the seconds to reach and to make
     each: of the processor on CPUs, else of the clock), `predictions.parquet` (the validation
     predictions of every evaluation), `run.json` (steps, counts of trainable parameters) and, if the
-    configuration says so, `adapter/`, the weights of the evaluation that `train.report` chooses.
+    configuration says so, `adapter/`, the weights of the evaluation that `train.report` chooses,
+    with `study.json`, what they are of.
     All but the timings depends on the arguments alone, however often the run was interrupted and
     went on from its checkpoint. A run whose loss is no longer finite would diverge every time: it
     ends there, and writes `run.json` alone, with the reason.
@@ -96,10 +100,6 @@ def train_run(
     evaluations = evaluation_points(hyper.epochs, steps_per_epoch, hyper.evaluations_per_epoch)
     counts = saved.count_trainable(model, method)
     about = {"device": model.device.type, "seed": seed, "trainable": counts}
-    # A merged weight would be rounded as a whole, and a small update lost, in lower precision.
-    full_precision = hyper.precision == "float32"
-    merging = getattr(method, "merged", nullcontext) if full_precision else nullcontext
-
     run = checkpoint.load(model, adamw) if checkpoint else Progress()
     # Runs may share a core: count the time that this one had of it.
     now = time.process_time if model.device.type == "cpu" else time.perf_counter
@@ -111,7 +111,7 @@ def train_run(
         if run.step in evaluations:
             run.seconds += now() - clock
             clock = now()
-            with merging(model):
+            with merging(method, hyper)(model):
                 logits = predict(model, validation, task, accelerator)
             loss = float(task_loss(task, logits, validation.labels))
             if not math.isfinite(loss):
@@ -152,6 +152,9 @@ def train_run(
             for name, parameter in reportable.items():
                 parameter.copy_(run.kept[name])
         saved.save_adapter(model, method, config.settings, directory / ADAPTER, start)
+        tuned = sha256(start / WEIGHTS_FILE) if start and saved.is_encoder(start) else None
+        named = replace(config, method=config.module)
+        write_json(directory / SAVED_RUN, SavedRun(named, seed, tuned))
     write_json(directory / "run.json", about | {"steps": run.step, "reported_step": run.reported})
     value = next(row[metric] for row in run.history if row["step"] == run.reported)
     return RunResult(metric, value, run.reported, run.step, run.seconds)
@@ -217,6 +220,17 @@ def build(
     set_head(model, config.train.head)
     use_fast_dropout(model)
     return method, model
+
+
+def merging(
+    method: Method, hyper: Hyperparameters
+) -> Callable[[PreTrainedModel], AbstractContextManager[object]]:
+    """Return the context in which a model predicts: merged, if its method can.
+
+    A merged weight would be rounded as a whole, and a small update lost, in lower precision.
+    """
+    full_precision = hyper.precision == "float32"
+    return getattr(method, "merged", nullcontext) if full_precision else nullcontext
 
 
 def make_optimizer(model: PreTrainedModel, hyper: Hyperparameters) -> torch.optim.AdamW:

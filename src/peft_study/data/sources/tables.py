@@ -137,6 +137,23 @@ def read_rows(name: str, task: Task, location: dict[str, Any]) -> Iterator[Row]:
             yield from rows
 
 
+def read_texts(path: Path, task: Task) -> Iterator[Row]:
+    """Yield the texts of a table by the names, or numbers, of the task's columns, without labels.
+
+    A row's id is what the column `id` says or, without one, its line.
+
+    Raises StudyError as `read_rows` does of texts and columns.
+    """
+    names = task.texts
+    numbers = tuple(int(name) for name in names if name.isdecimal())
+    columns = Columns((numbers,) if len(numbers) == len(names) else ((*names, "id"), names))
+    with system_errors(path):
+        for line, values in read_table(path, columns):
+            identity = values[-1] if len(values) > len(names) else line
+            read = [*values[: len(names)], None]
+            yield _row(f"{path} line {line}", str(identity), "validation", read, task, False)
+
+
 def _rows_by_file(task: Task, location: dict[str, Any]) -> Iterator[Iterator[Row]]:
     train, *validation = map(Path, (location["train"], *location["validation"]))
     if location["msr"]:

@@ -54,10 +54,11 @@ def parameters(results: Results) -> Finding:
     fewer = 1 - part.adapter / whole.total
     text = f"On RoBERTa-base {_fewer(part.adapter, whole.total)}"
     for task in results.study.main_metrics:
-        lora, full_ft = (results.cells.get((name, task)) for name in ("lora", "full_ft"))
+        cells = [results.cells.get((name, task)) for name in ("lora", "full_ft")]
+        lora, full_ft = (cell.trainable if cell else None for cell in cells)
         if lora and full_ft:
             text += f"; on {results.study.model.short}, this study's model, "
-            text += _fewer(lora.trainable.adapter, full_ft.trainable.total)
+            text += _fewer(lora.adapter, full_ft.total)
             break
     supported = round(fewer, 3) >= 0.997  # the source's figure has one decimal
     return Finding(est.decided(not supported, supported), f"{text}.")

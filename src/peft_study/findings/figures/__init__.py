@@ -6,7 +6,7 @@ from dataclasses import replace
 from peft_study.findings.figures import costs, curves, equal_scores, scores, sweep
 from peft_study.findings.figures.figure import Figure
 from peft_study.findings.results import PublishedRow, Results
-from peft_study.findings.wording import marked
+from peft_study.findings.wording import marked, sentences, unmeasured
 
 COSTS = (costs.step_time, costs.memory, costs.latency)
 
@@ -15,7 +15,11 @@ def figures(results: Results, published: Sequence[PublishedRow]) -> list[Figure]
     """Return the figures whose data are there; any part of the results may be missing."""
     profile, study, iso = results.profile, results.study, results.iso_accuracy
     cells = scores.main_cells(results)
-    counted = [cell for cell in cells if (cell.method, cell.task) in results.cells]
+    counted = [
+        cell
+        for cell in cells
+        if (runs := results.cells.get((cell.method, cell.task))) and runs.trainable
+    ]
     defined = [point for point in results.stability if point.cv is not None]
     ranks = {cell.rank for cell in results.main_sweep}
     found = [
@@ -29,5 +33,15 @@ def figures(results: Results, published: Sequence[PublishedRow]) -> list[Figure]
         *([make(profile, study) for make in COSTS] if profile else []),
         equal_scores.equal_scores(results, iso) if iso and iso.runs else None,
     ]
-    named = [(figure, marked(figure.title, study)) for figure in found if figure is not None]
-    return [replace(figure, title=title) for figure, title in named]
+    return [
+        replace(
+            figure,
+            title=marked(figure.title, study),
+            caption=sentences(
+                figure.caption,
+                "" if figure.name.startswith(("scores", "rank")) else unmeasured(study),
+            ),
+        )
+        for figure in found
+        if figure is not None
+    ]

@@ -113,7 +113,8 @@ def _panel(
 
 def parameters(results: Results, cells: list[CellStatistics]) -> Figure:
     """Return the score against the trained parameters, on a logarithmic axis."""
-    counts = [results.cells[cell.method, cell.task].trainable.adapter for cell in cells]
+    trained = [results.cells[cell.method, cell.task].trainable for cell in cells]
+    counts = [found.adapter for found in trained if found]
     smallest, largest = min(counts), max(counts)
     ends = [smallest / 2, largest * 2]
     powers = [10**power for power in range(12) if ends[0] <= 10**power <= ends[1]]

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from peft_study.findings import wording
 from peft_study.findings.page.table import Table
@@ -28,7 +28,8 @@ def cost_tables(results: Results) -> list[Table]:
     equal = [_equal_scores(results.iso_accuracy, study)] if results.iso_accuracy else []
     made = (_steps, _memory, _memory_parts, _latency, _energy)
     costs = [make(of, profile, study) for of in profile.tasks for make in made] if profile else []
-    return costs + equal
+    said = tuple(filter(None, [wording.unmeasured(study)]))
+    return [replace(table, notes=(*table.notes, *said)) for table in costs + equal]
 
 
 def _steps(costs: TaskProfile, profile: Profile, study: StudyInfo) -> Table:

@@ -19,6 +19,7 @@ from peft_study.records.study import StudyInfo
 
 # As the papers write the weights that LoRA adapts.
 LETTERS = {"query": "W_q", "key": "W_k", "value": "W_v", "output": "W_o"}
+UNKNOWN = "not known"  # how many parameters somebody else has trained
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {"±": r"$\pm$", GAP: "--", MINUS: "$-$"} | {sign: f"\\{sign}" for sign in "_%&#${}"}
 
@@ -55,10 +56,12 @@ def readme_table(results: Results) -> str:
     """Return the README's table in Markdown, from the study, its cells and statistics alone."""
     rows = []
     for method in results.study.methods:
-        found = [cell.trainable for (name, _), cell in results.cells.items() if name == method.name]
-        if found:
+        mine = [cell for (name, _), cell in results.cells.items() if name == method.name]
+        found = [cell.trainable for cell in mine if cell.trainable]
+        if mine:
             parts = {counts.adapter for counts in found}, {counts.head for counts in found}
             counts = " + ".join(GAP.join(f"{n:,}" for n in sorted(part)) for part in parts)
+            counts = counts if method.trained_here else UNKNOWN
             rows.append([method.label, counts, *_shown(results, method.name)])
     rows.append(["majority class or mean", "0", *baselines(results)])
     return _markdown(Grid(["method", "trained: adapter + head", *_tasks(results)], rows)).rstrip()
@@ -71,7 +74,8 @@ def scores(results: Results) -> Grid:
     averages = {row.method: row.mean_of_medians for row in found}
     for method in study.methods if study.tasks else ():
         name, average = method.name, averages.get(method.name)
-        count, shown = millions(trained(results, name)), _shown(results, name)
+        count = millions(trained(results, name)) if method.trained_here else UNKNOWN
+        shown = _shown(results, name)
         mean = GAP if average is None else percent(average)
         rows.append([method.label, count, *shown, mean])
     return Grid(["Method", "Trainable parameters (M)", *_tasks(results), "Avg."], rows)
@@ -153,7 +157,8 @@ def baselines(results: Results) -> list[str]:
 
 def trained(results: Results, method: str) -> list[int]:
     """Return how many parameters a method trains besides the head, in each task with results."""
-    return [cell.trainable.adapter for (name, _), cell in results.cells.items() if name == method]
+    mine = (cell.trainable for (name, _), cell in results.cells.items() if name == method)
+    return [counts.adapter for counts in mine if counts]
 
 
 def _shown(results: Results, method: str) -> list[str]:

@@ -70,6 +70,7 @@ def _scores(results: Results) -> Table:
     note = "Trainable parameters without the head. "
     note += "Avg. is the mean of the tasks' medians, and absent where one is."
     caption = f"Scores times 100: {SPREAD}{papers.parentheses(results.study)}; {_seeds(results)}"
+    own += filter(None, [wording.unmeasured(results.study)])
     return Table("scores", caption, grid.head, rows, sources, notes=(*gaps, *own, note))
 
 

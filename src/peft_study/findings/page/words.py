@@ -19,6 +19,7 @@ from peft_study.findings.wording import (
     percent,
     points,
     unlearned_words,
+    unmeasured,
 )
 from peft_study.findings.wording import two_digits as times
 from peft_study.records.costs import EnergySource, Profile, Ratio, Recipe, TaskProfile
@@ -94,6 +95,8 @@ def overview(study: StudyInfo) -> dict[str, str]:
     }
     for method in study.methods:
         everything = "all weights are trained" if method.family == "full" else ""
+        if not method.trained_here:
+            everything = f"trained elsewhere, predictions of {method.settings['folder']}"
         about = everything or _settings(method.settings), of_its_own(method)
         found[method.label] = "; ".join(filter(None, about))
     if init.mode != "none" and init.tasks:
@@ -273,6 +276,8 @@ def _unsaid(results: Results, claims: Sequence[Claim]) -> list[str]:
     if gaps := results.statistics.gaps:
         named = ", ".join(cell_name(gap, results.study) for gap in gaps)
         sentences.append(f"Without results, and in no average: {named}.")
+    if said := unmeasured(results.study):
+        sentences.append(said)
     if len(results.study.seeds) == 1:
         sentences.append("One seed gives neither a spread nor an interval.")
     for verdict in ("inconclusive", "not measured"):
