@@ -43,12 +43,16 @@ from peft_study.run_config import (
     Settings,
 )
 from peft_study.stage_configs import (
+    CertifiedMethod,
+    CertifyConfig,
     InitConfig,
     ParityConfig,
     PrepareConfig,
     PrepareConfigs,
     ProfileConfig,
     ProfiledTask,
+    RunLength,
+    is_adalora,
 )
 from peft_study.study import OnlyParams, Study, TaskParams
 
@@ -88,6 +92,7 @@ def resolve(study: Study, encoder: Encoder) -> dict[str, object]:
     prepared = resolver.preparation()
     return {
         "prepare": prepared,
+        "certify": resolver.certified(),
         "mnli_init": resolver.intermediate(),
         "sweep": resolver.sweep(),
         "profile": resolver.profile(prepared),
@@ -267,6 +272,22 @@ class _Resolver(Record):
             run = replace(self._run(name, init.task, init), save_weights=True)
             cells[name] = CellConfig(run, (init.seed,))
         return InitConfig(cells, starts)
+
+    def certified(self) -> CertifyConfig:
+        """Resolve what decides certificates: settings, and of AdaLoRA the lengths of its runs."""
+        started, methods = self.intermediate().cells, {}
+        for name in self.study.methods:
+            declared = self.study.method(name)
+            cells = {f"data/prepared/{task}": cell for task, cell in self.training(name).items()}
+            cells |= {"data/intermediate": started[name]} if name in started else {}
+            methods[name] = CertifiedMethod(
+                declared.row.module,
+                declared.settings,
+                tuple(RunLength.of(place, cell.run.train) for place, cell in cells.items())
+                if is_adalora(declared.settings)
+                else (),
+            )
+        return CertifyConfig(self.encoder, methods, pinned(ALL_PACKAGES))
 
     def sweep(self) -> dict[str, CellConfig]:
         sweep, cells = self.study.sweep, {}

@@ -2,7 +2,14 @@
 
 from peft_study.data.tasks import Task
 from peft_study.records import Record
-from peft_study.run_config import CellConfig, Encoder, RunConfig
+from peft_study.run_config import (
+    CellConfig,
+    Encoder,
+    Hyperparameters,
+    PeftSettings,
+    RunConfig,
+    Settings,
+)
 
 
 class PrepareConfig(Record):
@@ -70,4 +77,41 @@ class ParityConfig(Record):
     """On which encoder, and with which versions, implementations are compared."""
 
     encoder: Encoder
+    packages: dict[str, str]
+
+
+def is_adalora(settings: Settings) -> bool:
+    """Say whether a method reallocates ranks while it is trained, and plans that by a run's length.
+
+    Source: Zhang et al. 2023, section 3.3.
+    """
+    return isinstance(settings, PeftSettings) and settings.config["peft_type"] == "ADALORA"
+
+
+class RunLength(Record):
+    """How long a run is: it reads the rows in the folder `data`, in batches, for some epochs."""
+
+    data: str
+    epochs: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, data: str, train: Hyperparameters) -> "RunLength":
+        """Return the length of a run with these hyperparameters."""
+        return cls(data, train.epochs, train.batch_size)
+
+
+class CertifiedMethod(Record):
+    """What decides a method's certificate; `lengths` of its runs, if it plans by these."""
+
+    module: str
+    settings: Settings
+    lengths: tuple[RunLength, ...] = ()
+
+
+class CertifyConfig(Record):
+    """The methods to certify, on which encoder, and with which versions."""
+
+    encoder: Encoder
+    methods: dict[str, CertifiedMethod]
     packages: dict[str, str]

@@ -128,11 +128,24 @@ class AdaLora:
     def begin(self, steps: int) -> None:
         """Plan the budget of ranks over the optimiser steps of a run.
 
-        Raises StudyError: the run is too short for the warm-ups that the configuration asks for.
+        Raises StudyError: no rank would ever be reallocated: the run is too short for the warm-ups
+        and the interval that the configuration asks for, or its budget does not fall.
         """
-        if self.config.tinit + self.config.tfinal >= steps:
-            asked = f"tinit {self.config.tinit} and tfinal {self.config.tfinal}"
-            raise StudyError(f"AdaLoRA: {asked} leave none of {steps} steps for the budget to fall")
+        init, final, every = self.config.tinit, self.config.tfinal, self.config.deltaT
+        if self.config.target_r >= self.config.init_r:
+            asked = f"target_r {self.config.target_r} is not below init_r {self.config.init_r}"
+            raise StudyError(f"AdaLoRA: {asked}, so that nothing is reallocated; lower target_r")
+        if every < 1:
+            raise StudyError(f"AdaLoRA: deltaT: got {every}; must be at least 1")
+        if init + final >= steps:
+            asked = f"tinit {init} and tfinal {final}"
+            raise StudyError(
+                f"AdaLoRA: {asked} leave none of {steps} steps for the budget to fall; lower them"
+            )
+        # PEFT reallocates at multiples of deltaT between the two, and where tfinal begins.
+        if not final and (init // every + 1) * every >= steps:
+            asked = f"no step after tinit {init} and before {steps} is a multiple of deltaT {every}"
+            raise StudyError(f"AdaLoRA: {asked}, so that nothing is reallocated; lower deltaT")
         self.tuner.rankallocator.set_total_step(steps)
 
     def penalty(self) -> Tensor:
