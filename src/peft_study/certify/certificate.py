@@ -140,8 +140,10 @@ def check_lengths(config: RunConfig, certified: CertifiedMethod) -> None:
 
     Raises StudyError: one is too short for it.
     """
+    if not certified.lengths:
+        return
+    _, model = loop.build(replace(config, settings=certified.settings), steps.SEED)
     for length in certified.lengths:
-        _, model = loop.build(replace(config, settings=certified.settings), steps.SEED)
         folder = Path(length.data)
         rows = datasets.load_from_disk(next(iter(sorted(folder.glob("seed-*"))), folder))
         number = length.epochs * math.ceil(rows["train"].num_rows / length.batch_size)
@@ -149,7 +151,7 @@ def check_lengths(config: RunConfig, certified: CertifiedMethod) -> None:
             if hooks := training_hooks(model):
                 hooks.begin(number)
         except StudyError as error:
-            raise StudyError(f"hooks: on {folder.name}: {error}") from None
+            raise StudyError(f"hooks: {folder}: {error}") from None
 
 
 def _at_once(settings: Settings) -> Settings:

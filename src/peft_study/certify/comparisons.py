@@ -2,8 +2,9 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def library_difference(
     try:
         loaded = _by_peft(plain, folder) if row.exported else _by_adapters(model, plain, folder)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
-        refused = f"files: {library}'s own loader refuses it: {first_line(e)}"
+        refused = f"files: the own loader of {library} refuses it: {first_line(e)}"
         raise StudyError(f"{refused}; use another configuration") from None
     found = relative(logits_of(loaded, split), logits_of(model, split))
     mend = f"{library} reads the files otherwise: use another configuration"
@@ -149,15 +150,16 @@ def library_difference(
 
 
 def _by_peft(plain: PreTrainedModel, folder: Path) -> Any:
-    return peft.PeftModel.from_pretrained(plain, str(folder)).base_model.model
+    with redirect_stderr(StringIO()):  # FRoD draws progress bars
+        return peft.PeftModel.from_pretrained(plain, str(folder)).base_model.model
 
 
 @torch.no_grad()
 def _by_adapters(model: Any, plain: Any, folder: Path) -> Any:
     (name,) = model.adapters_config.adapters
-    model.save_adapter(str(folder), name, with_head=False, use_safetensors=True)
+    model.save_adapter(str(folder), name, with_head=False)
     adapters.init(plain)
-    plain.load_adapter(str(folder), with_head=False, use_safetensors=True, set_active=True)
+    plain.load_adapter(str(folder), with_head=False, set_active=True)
     for own, other in zip(_head(plain), _head(model), strict=True):
         own.copy_(other)
     if uses_own_forward(model):

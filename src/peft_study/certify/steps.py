@@ -14,9 +14,11 @@ from transformers import PreTrainedModel
 from peft_study.encoders.backbone import head_parameters
 from peft_study.errors import StudyError
 from peft_study.methods import Method, training_hooks
+from peft_study.methods.adapters_words import WORDS, word_of
+from peft_study.methods.peft_types import PEFT_TYPES
 from peft_study.parity.numbers import HYPER, TASK
 from peft_study.records import Record
-from peft_study.run_config import RunConfig, Settings
+from peft_study.run_config import AdaptersSettings, PeftSettings, RunConfig, Settings
 from peft_study.stage_configs import is_adalora
 from peft_study.training import loop
 from peft_study.training.batches import Split
@@ -38,6 +40,17 @@ class Watched(Record):
     frozen: int
     changed: tuple[str, ...]
     hooks: dict[str, int]
+
+
+def needs(settings: Settings) -> str:
+    """Return what a method's configuration must respect, as its table says."""
+    said = ""
+    match settings:
+        case PeftSettings(config=config):
+            said = PEFT_TYPES[config["peft_type"]].needs
+        case AdaptersSettings(config=words):
+            said = "; ".join(WORDS[word_of(part)].needs for part in words.split("|"))
+    return said or "a configuration that uses, and trains, all that it adds"
 
 
 def trained_state(method: Method, model: PreTrainedModel) -> dict[str, nn.Parameter]:
@@ -90,7 +103,7 @@ def check(settings: Settings, model: PreTrainedModel, seen: Watched) -> tuple[in
     if seen.without_gradient:
         found = f"gradients: '{seen.without_gradient[0]}' has none within {STEPS} steps"
         more = f" (nor have {n} others)" if (n := len(seen.without_gradient) - 1) else ""
-        mend = "what is never used is not trained: choose a configuration that uses it"
+        mend = f"it needs {needs(settings)}"
         raise StudyError(f"{found}{more}; {mend}")
     if seen.unmoved:
         found = f"gradients: '{seen.unmoved[0]}' has one but does not move in {STEPS} steps"

@@ -1,6 +1,8 @@
 """Any method of the `adapters` library that changes modules, by the library's own words."""
 
 import logging
+from itertools import chain
+from typing import cast
 
 import adapters
 import torch
@@ -52,12 +54,13 @@ def adapt(model: PreTrainedModel, settings: AdaptersSettings, seed: int) -> PreT
 
 
 def adapter_state(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    """Return the added live parameters by their names in the model."""
+    """Return the added live parameters, and what was drawn beside them, by names in the model."""
     found, heads = {}, tuple(f"{module}." for module in head_modules(model))
-    for name, value in model.named_parameters():
-        if _NAME in name.split(".") and not name.startswith(heads):
+    saved = model.state_dict(keep_vars=True)
+    for name, value in chain(model.named_parameters(), model.named_buffers()):
+        if _NAME in name.split(".") and name in saved and not name.startswith(heads):
             found[name] = value
-    return found
+    return cast(dict[str, nn.Parameter], found)
 
 
 def adapter_config(model: PreTrainedModel, settings: AdaptersSettings) -> dict[str, object]:

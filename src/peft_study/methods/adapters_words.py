@@ -50,7 +50,6 @@ WORDS: dict[str, Word] = {
     "prefix_tuning": Word(_PREFIX, "prefix", packs=False, identity=False),
     "prefix_tuning_flat": Word(_PREFIX, "prefix", packs=False, identity=False),
     "mam": Word(f"{_HE}: mix-and-match", "prefix", packs=False, identity=False),
-    "unipelt": Word("Mao et al. 2022, section 2", "prefix", packs=False, identity=False),
 }
 _TRAINED = "the library trains the matrices that VeRA keeps as drawn; PEFT's VERA does not"
 REFUSED: dict[str, str] = {
@@ -58,6 +57,7 @@ REFUSED: dict[str, str] = {
     "vera": _TRAINED,
     "mtl_lora": "it shares weights between tasks, of which a run has one",
     "prompt_tuning": "its texts become longer than the encoder's, which no mask here knows of",
+    "unipelt": "its gates average over padding, too, so that a text's score hangs on others",
 }
 
 

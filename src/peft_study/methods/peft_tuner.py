@@ -53,7 +53,7 @@ def adapt(model: PreTrainedModel, settings: PeftSettings, seed: int) -> PreTrain
     except (RuntimeError, TypeError, ValueError) as error:
         raise StudyError(f"PEFT refuses it: {first_line(error)}") from None
     model.__dict__[_AROUND] = around  # no module of the model, which would hold itself
-    _check_places(model, config)
+    _check_places(model, config, settings)
     state = adapter_state(model)
     if settings.config["peft_type"] == "LORA" and config.init_lora_weights is True:
         low = {n: p for n, p in state.items() if n.endswith((".lora_A.weight", ".lora_B.weight"))}
@@ -105,7 +105,9 @@ def peft_config(model: PreTrainedModel, settings: PeftSettings, seed: int) -> pe
         if key.endswith("_modules") and isinstance(value, list):
             values[key] = [projections.get(name, name) for name in value]
     if values.get("target_modules") == "all-linear":
-        values.setdefault("exclude_modules", list(head_modules(model)))
+        heads = tuple(f"{module}." for module in head_modules(model))
+        within = [name for name, _ in model.named_modules() if f"{name}.".startswith(heads)]
+        values.setdefault("exclude_modules", within)
     values = dict.fromkeys(drawn_from(known), seed) | values
     if kind is peft.AdaLoraConfig:
         values["total_step"] = _ADALORA_STEPS
@@ -174,7 +176,7 @@ class AdaLora:
             getattr(self.tuner.rankallocator, kind)[name] = tensor
 
 
-def _check_places(model: PreTrainedModel, config: peft.PeftConfig) -> None:
+def _check_places(model: PreTrainedModel, config: peft.PeftConfig, settings: PeftSettings) -> None:
     """Check which modules PEFT has adapted.
 
     Raises StudyError: one is of the head, which is trained as a whole; one is no LayerNorm, though
@@ -190,8 +192,8 @@ def _check_places(model: PreTrainedModel, config: peft.PeftConfig) -> None:
             found = f"'{path}' is no LayerNorm, and would be trained as a whole"
             raise StudyError(f"target_modules: {found}")
     for key in ("target_modules", "feedforward_modules"):
-        names = getattr(config, key, None)
-        for name in sorted(names) if isinstance(names, (list, set)) else ():
+        named = isinstance(settings.config.get(key), list)  # and not found by PEFT
+        for name in sorted(getattr(config, key)) if named else ():
             if not any(f".{path}".endswith(f".{name}") for path in layers):
                 raise StudyError(f"{key}: no module of the encoder is called '{name}'")
 
