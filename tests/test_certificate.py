@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from peft.tuners.lora import dora
+from peft.tuners.lora.layer import Linear
 from ruamel.yaml import YAML
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -107,16 +106,13 @@ def test_lora_in_every_implementation(module: str, model_path: Path) -> None:
     found = certify(model_path, LORA, module)
     assert found.trainable.adapter == found.closed_form == 2 * 2 * 4 * (32 + 32)
     assert (found.tensors, found.start) == (2 * 2 * 2, 0)
-    assert found.frozen == len(CONFIGS_STATE) - 2  # all but the head's two
+    assert found.frozen == len(small_model("bert").state_dict()) - 2  # all but the head's
     if module == "loralib_lora":
         assert found.unmerged == "its update does not merge"
     else:
         assert found.merging is not None
         assert max(found.merging.float32, found.merging.restored) <= 1e-5
         assert 0 < found.merging.bfloat16 < 0.1
-
-
-CONFIGS_STATE = small_model("bert").state_dict()
 
 
 @pytest.mark.parametrize("model_type", [name for name in CONFIGS if name != "bert"])
@@ -145,7 +141,9 @@ def test_what_has_its_own_forward_is_compared_with_each_row_alone(model_path: Pa
 
 
 def test_without_a_closed_form_the_rest_is_certified(model_path: Path) -> None:
-    assert certify(model_path, PeftSettings({"peft_type": "LOHA"} | QUERY_VALUE)).closed_form is None
+    assert (
+        certify(model_path, PeftSettings({"peft_type": "LOHA"} | QUERY_VALUE)).closed_form is None
+    )
     start = {"init_lora_weights": False}  # says itself that it starts elsewhere
     assert certify(model_path, PeftSettings({"peft_type": "LORA"} | start | QUERY_VALUE)).start > 0
     osf = certify(model_path, PeftSettings({"peft_type": "OSF"} | QUERY_VALUE))
@@ -203,8 +201,8 @@ def in_training(layer: lora.LoRALinear, x: Tensor, h: Tensor) -> Tensor:
     return h
 
 
-def drawn_anew(draws: Any = count()) -> Callable[[dict[str, nn.Parameter], int, Any], None]:
-    initialise = lora.initialise
+def drawn_anew() -> Callable[[dict[str, nn.Parameter], int, Any], None]:
+    draws, initialise = count(), lora.initialise
     return lambda state, seed, std: initialise(state, next(draws), std)
 
 
@@ -223,13 +221,6 @@ def leaves_magnitudes(model: PreTrainedModel, weight_decay: float) -> list[dict[
     return [{"params": trained, "weight_decay": weight_decay}]
 
 
-def detached(layer: Any, *arguments: Any, **options: Any) -> Any:
-    with torch.no_grad():
-        norm = layer.weight.detach()
-    return FORWARD(layer, *arguments, **options) if norm is None else _without(layer, arguments, options)
-
-
-FORWARD = dora.DoraLinearLayer.forward
 MISTAKES: dict[str, tuple[Any, Settings, str]] = {
     "no target": (
         replaced(lora, "projections", lambda model, names: {}),
@@ -242,7 +233,7 @@ MISTAKES: dict[str, tuple[Any, Settings, str]] = {
         "parameters: 896 are trained, but the closed form says 1,024; ",
     ),
     "trained and not saved": (
-        changed_model(lambda model: model.bert.embeddings.requires_grad_(True)),
+        changed_model(lambda model: model.get_submodule("bert.embeddings").requires_grad_(True)),
         LORA,
         r"parameters: \d+ parameters train, but adapter 1024 \+ head 66; what is trained must be",
     ),
@@ -292,9 +283,7 @@ MISTAKES: dict[str, tuple[Any, Settings, str]] = {
         r"repeated: '.*lora_A\.weight' differs between two runs of seed 0; ",
     ),
     "no effect": (
-        changed_layer(
-            lambda layer, x, h: h if layer.training else nn.Linear.forward(layer, x)
-        ),
+        changed_layer(lambda layer, x, h: h if layer.training else nn.Linear.forward(layer, x)),
         LORA,
         "power: noise on all trained tensors moves the logits by 0.0e.00 of the largest, ",
     ),
@@ -331,7 +320,7 @@ MISTAKES: dict[str, tuple[Any, Settings, str]] = {
         "merging: merged and unmerged differ by .* of the largest logit; ",
     ),
     "unmerging": (
-        replaced(peft_tuner.BaseTunerLayer, "unmerge", lambda layer: None),
+        replaced(Linear, "unmerge", lambda layer: layer.merged_adapters.clear()),
         DORA,
         "merging: unmerged again and before differ by .* of the largest logit; ",
     ),
@@ -346,3 +335,72 @@ def test_a_mistake_stops_the_study_in_one_line(
     mistake(monkeypatch)
     with pytest.raises(StudyError, match=f"^certificate of mine: {message}.*$"):
         certify(model_path, settings)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"target_r": 8}, "target_r 8 is not below init_r 8, so that nothing is reallocated"),
+        ({"tinit": 10, "tfinal": 6}, "tinit 10 and tfinal 6 leave none of 16 steps for"),
+        ({"deltaT": 16}, "no step after tinit 0 and before 16 is a multiple of deltaT 16"),
+        ({"tinit": 8, "deltaT": 9}, None),  # at step 9
+        ({"deltaT": 0}, "deltaT: got 0; must be at least 1"),
+    ],
+)
+def test_an_adalora_that_would_reallocate_nothing_in_the_studys_runs(
+    config: dict[str, int], message: str | None, model_path: Path, learnable: Path
+) -> None:
+    """The runs are those of the study, whatever the certificate's few steps do."""
+    settings = replace(ADALORA, config=ADALORA.config | config)
+    lengths = (RunLength(str(learnable), epochs=2, batch_size=8),)  # 2 times 8 steps
+    method = CertifiedMethod("peft_tuner", settings, lengths)
+    at = CertifyConfig(encoder(model_path), {"mine": method}, {})
+    if message is None:
+        assert certificates(at).methods[0].ranks
+        return
+    with pytest.raises(StudyError, match=f"^certificate of mine: hooks: .*: AdaLoRA: {message}"):
+        certificates(at)
+
+
+def test_what_is_certified_is_every_method_with_what_decides_it(params: dict[str, Any]) -> None:
+    params["recipes"] = {
+        "mine": {"like": "peft", "learning_rate": 1e-3, "config": ADALORA.config},
+        "bit": {"like": "bitfit", "learning_rate": 1e-3},
+    }
+    params["methods"] += ["mine", "bit"]
+
+    def certified() -> CertifyConfig:
+        found = configure(check_study(params))["certify"]
+        assert isinstance(found, CertifyConfig)
+        return found
+
+    before = certified()
+    assert list(before.methods) == params["methods"]
+    assert before.methods["lora"] == CertifiedMethod("lora", LORA_OF_THE_STUDY)
+    places = [length.data for length in before.methods["mine"].lengths]
+    assert places == [*(f"data/prepared/{task}" for task in params["tasks"]), "data/intermediate"]
+    params["lora"]["learning_rate"] = params["recipes"]["mine"]["learning_rate"] = 5e-3
+    params["train"]["warmup_ratio"] = 0.5
+    assert certified() == before
+    params["train"]["epochs"] = 7
+    after = certified().methods
+    assert [name for name in after if after[name] != before.methods[name]] == ["mine"]
+
+
+LORA_OF_THE_STUDY = replace(LORA, r=8, alpha=16.0, dropout=0.0)
+
+
+def test_a_study_of_a_sweep_alone_has_nothing_to_certify(params: dict[str, Any]) -> None:
+    params["methods"] = []
+    params["sweep"] |= {"ranks": [1], "weights": ["query"]}
+    config = configure(check_study(params))["certify"]
+    assert isinstance(config, CertifyConfig)
+    assert certificates(config).methods == ()
+
+
+def test_nothing_is_trained_before_its_method_is_certified() -> None:
+    stages = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
+    (written,) = stages["certify"]["outs"]
+    assert set(written) <= set(stages["mnli_init"]["deps"])
+    assert any(dep.startswith(*stages["mnli_init"]["outs"]) for dep in stages["train"]["deps"])
+    assert "src/peft_study/certify" in stages["certify"]["deps"]

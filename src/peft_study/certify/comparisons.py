@@ -150,7 +150,8 @@ def library_difference(
 
 
 def _by_peft(plain: PreTrainedModel, folder: Path) -> Any:
-    with redirect_stderr(StringIO()):  # FRoD draws progress bars
+    with warnings.catch_warnings(), redirect_stderr(StringIO()):  # FRoD draws progress bars
+        warnings.simplefilter("ignore")
         return peft.PeftModel.from_pretrained(plain, str(folder)).base_model.model
 
 
