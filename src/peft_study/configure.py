@@ -43,7 +43,6 @@ from peft_study.run_config import (
     Settings,
 )
 from peft_study.stage_configs import (
-    CertifiedMethod,
     CertifyConfig,
     InitConfig,
     ParityConfig,
@@ -51,8 +50,6 @@ from peft_study.stage_configs import (
     PrepareConfigs,
     ProfileConfig,
     ProfiledTask,
-    RunLength,
-    is_adalora,
 )
 from peft_study.study import OnlyParams, Study, TaskParams
 
@@ -89,16 +86,17 @@ def resolve(study: Study, encoder: Encoder) -> dict[str, object]:
     pinned one.
     """
     resolver = _Resolver(study, encoder)
-    prepared = resolver.preparation()
+    prepared, started = resolver.preparation(), resolver.intermediate()
+    trained = {method: resolver.training(method) for method in study.methods}
     return {
         "prepare": prepared,
-        "certify": resolver.certified(),
-        "mnli_init": resolver.intermediate(),
+        "certify": CertifyConfig.of(encoder, trained, started, pinned(ALL_PACKAGES)),
+        "mnli_init": started,
         "sweep": resolver.sweep(),
         "profile": resolver.profile(prepared),
         "parity": ParityConfig(encoder, pinned(ALL_PACKAGES)),
         "report": _report(study),
-        **{f"train/{method}": resolver.training(method) for method in study.methods},
+        **{f"train/{method}": cells for method, cells in trained.items()},
     }
 
 
@@ -272,22 +270,6 @@ class _Resolver(Record):
             run = replace(self._run(name, init.task, init), save_weights=True)
             cells[name] = CellConfig(run, (init.seed,))
         return InitConfig(cells, starts)
-
-    def certified(self) -> CertifyConfig:
-        """Resolve what decides certificates: settings, and of AdaLoRA the lengths of its runs."""
-        started, methods = self.intermediate().cells, {}
-        for name in self.study.methods:
-            declared = self.study.method(name)
-            cells = {f"data/prepared/{task}": cell for task, cell in self.training(name).items()}
-            cells |= {"data/intermediate": started[name]} if name in started else {}
-            methods[name] = CertifiedMethod(
-                declared.row.module,
-                declared.settings,
-                tuple(RunLength.of(place, cell.run.train) for place, cell in cells.items())
-                if is_adalora(declared.settings)
-                else (),
-            )
-        return CertifyConfig(self.encoder, methods, pinned(ALL_PACKAGES))
 
     def sweep(self) -> dict[str, CellConfig]:
         sweep, cells = self.study.sweep, {}

@@ -1,5 +1,7 @@
 """What each stage is asked to do, typed: the files of `configs/`, which `configure` writes."""
 
+from collections.abc import Mapping
+
 from peft_study.data.tasks import Task
 from peft_study.records import Record
 from peft_study.run_config import (
@@ -115,3 +117,26 @@ class CertifyConfig(Record):
     encoder: Encoder
     methods: dict[str, CertifiedMethod]
     packages: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        encoder: Encoder,
+        trained: Mapping[str, Mapping[str, CellConfig]],
+        started: InitConfig,
+        packages: dict[str, str],
+    ) -> "CertifyConfig":
+        """Take from the cells of each method, by task, what decides its certificate, and no more.
+
+        Hyperparameters do not, but that AdaLoRA plans by the length of its runs.
+        """
+        methods = {}
+        for name, cells in trained.items():
+            runs = {f"data/prepared/{task}": cell.run for task, cell in cells.items()}
+            if name in started.cells:
+                runs["data/intermediate"] = started.cells[name].run
+            one = next(iter(runs.values()))
+            lengths = (RunLength.of(place, run.train) for place, run in runs.items())
+            needed = tuple(lengths) if is_adalora(one.settings) else ()
+            methods[name] = CertifiedMethod(one.module, one.settings, needed)
+        return cls(encoder, methods, packages)

@@ -54,10 +54,10 @@ WORDS: dict[str, Word] = {
 _TRAINED = "the library trains the matrices that VeRA keeps as drawn; PEFT's VERA does not"
 REFUSED: dict[str, str] = {
     "dvora": _TRAINED,
+    "unipelt": "its gates read padding too, so that a text's score hangs on others of its batch",
     "vera": _TRAINED,
     "mtl_lora": "it shares weights between tasks, of which a run has one",
     "prompt_tuning": "its texts become longer than the encoder's, which no mask here knows of",
-    "unipelt": "its gates average over padding, too, so that a text's score hangs on others",
 }
 
 

@@ -53,7 +53,7 @@ def adapt(model: PreTrainedModel, settings: PeftSettings, seed: int) -> PreTrain
     except (RuntimeError, TypeError, ValueError) as error:
         raise StudyError(f"PEFT refuses it: {first_line(error)}") from None
     model.__dict__[_AROUND] = around  # no module of the model, which would hold itself
-    _check_places(model, config, settings)
+    _check_places(model, settings)
     state = adapter_state(model)
     if settings.config["peft_type"] == "LORA" and config.init_lora_weights is True:
         low = {n: p for n, p in state.items() if n.endswith((".lora_A.weight", ".lora_B.weight"))}
@@ -176,25 +176,30 @@ class AdaLora:
             getattr(self.tuner.rankallocator, kind)[name] = tensor
 
 
-def _check_places(model: PreTrainedModel, config: peft.PeftConfig, settings: PeftSettings) -> None:
+def _check_places(model: PreTrainedModel, settings: PeftSettings) -> None:
     """Check which modules PEFT has adapted.
 
     Raises StudyError: one is of the head, which is trained as a whole; one is no LayerNorm, though
     a LayerNorm's weights alone are few; or a name has matched none.
     """
+    kind, projections = (
+        settings.config["peft_type"],
+        architecture(model.config.model_type).projections,
+    )
     layers = {path: m for path, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
     for path, layer in layers.items():
         if f"{path}.".startswith(tuple(f"{module}." for module in head_modules(model))):
             raise StudyError(
                 f"target_modules: '{path}' is of the head, which is trained as a whole"
             )
-        if config.peft_type == "LN_TUNING" and not isinstance(layer.get_base_layer(), nn.LayerNorm):
+        if kind == "LN_TUNING" and not isinstance(layer.get_base_layer(), nn.LayerNorm):
             found = f"'{path}' is no LayerNorm, and would be trained as a whole"
             raise StudyError(f"target_modules: {found}")
     for key in ("target_modules", "feedforward_modules"):
-        named = isinstance(settings.config.get(key), list)  # and not found by PEFT
-        for name in sorted(getattr(config, key)) if named else ():
-            if not any(f".{path}".endswith(f".{name}") for path in layers):
+        names = settings.config.get(key)
+        for name in names if isinstance(names, list) else ():
+            ending = f".{projections.get(name, name)}"
+            if not any(f".{path}".endswith(ending) for path in layers):
                 raise StudyError(f"{key}: no module of the encoder is called '{name}'")
 
 
