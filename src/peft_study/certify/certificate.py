@@ -23,6 +23,8 @@ from peft_study.records.scores import Counts
 from peft_study.run_config import Encoder, PeftSettings, RunConfig, Settings
 from peft_study.stage_configs import CertifiedMethod, CertifyConfig, is_adalora
 from peft_study.training import loop
+from peft_study.training.batches import Split
+from peft_study.training.padding import uses_own_forward
 
 ROWS = {row.module: row for row in (*METHODS.values(), *KINDS.values())}
 # So that AdaLoRA's budget falls within the few steps.
@@ -72,7 +74,7 @@ def certify(name: str, certified: CertifiedMethod, encoder: Encoder) -> Certific
     comparisons.check_start(settings, row, start)
     seen = steps.train(config, method, model, split)
     ranks = steps.check(settings, model, seen)
-    check_repeated(config, method, model, steps.outcome(method, model))
+    check_repeated(config, split, steps.outcome(method, model))
     power = comparisons.perturb(method, model, split)
     packed = comparisons.packed_difference(model, split)
     with tempfile.TemporaryDirectory() as scratch:
@@ -90,7 +92,7 @@ def certify(name: str, certified: CertifiedMethod, encoder: Encoder) -> Certific
         hooks=tuple(sorted(seen.hooks)),
         ranks=ranks,
         power=power,
-        own_forward=comparisons.uses_own_forward(model),
+        own_forward=uses_own_forward(model),
         packed=packed,
         files=files,
         library=library[0] if library else None,
@@ -119,16 +121,14 @@ def count(method: Method, model: PreTrainedModel, expected: int | None) -> Count
     return counts
 
 
-def check_repeated(
-    config: RunConfig, method: Method, model: PreTrainedModel, first: dict[str, str]
-) -> None:
-    """Build and train a method again from the same seed.
+def check_repeated(config: RunConfig, split: Split, first: dict[str, str]) -> None:
+    """Build and train a method again from the same seed, of which `first` came out before.
 
     Raises StudyError: something else comes out.
     """
-    _, again = loop.build(config, steps.SEED)
-    steps.train(config, method, again, random_rows(config.encoder.name))
-    second = steps.outcome(method, again)
+    method, model = loop.build(config, steps.SEED)
+    steps.train(config, method, model, split)
+    second = steps.outcome(method, model)
     for name in sorted(first | second):
         if first.get(name) != second.get(name):
             found = f"repeated: '{name}' differs between two runs of seed {steps.SEED}"

@@ -15,10 +15,9 @@ from peft_study.encoders.backbone import head_parameters
 from peft_study.errors import StudyError
 from peft_study.methods import Method, training_hooks
 from peft_study.methods.adapters_words import WORDS, word_of
-from peft_study.methods.peft_types import PEFT_TYPES
 from peft_study.parity.numbers import HYPER, TASK
 from peft_study.records import Record
-from peft_study.run_config import AdaptersSettings, PeftSettings, RunConfig, Settings
+from peft_study.run_config import AdaptersSettings, RunConfig, Settings
 from peft_study.stage_configs import is_adalora
 from peft_study.training import loop
 from peft_study.training.batches import Split
@@ -43,14 +42,10 @@ class Watched(Record):
 
 
 def needs(settings: Settings) -> str:
-    """Return what a method's configuration must respect, as its table says."""
-    said = ""
-    match settings:
-        case PeftSettings(config=config):
-            said = PEFT_TYPES[config["peft_type"]].needs
-        case AdaptersSettings(config=words):
-            said = "; ".join(WORDS[word_of(part)].needs for part in words.split("|"))
-    return said or "a configuration that uses, and trains, all that it adds"
+    """Return what a configuration must respect for all that it adds to be used."""
+    parts = settings.config.split("|") if isinstance(settings, AdaptersSettings) else ()
+    said = filter(None, (WORDS[word_of(part)].needs for part in parts))
+    return "; ".join(said) or "a configuration that uses, and trains, all that it adds"
 
 
 def trained_state(method: Method, model: PreTrainedModel) -> dict[str, nn.Parameter]:
@@ -61,8 +56,8 @@ def trained_state(method: Method, model: PreTrainedModel) -> dict[str, nn.Parame
 def train(config: RunConfig, method: Method, model: PreTrainedModel, split: Split) -> Watched:
     """Train a built `model` for `STEPS` steps, in place, and watch it."""
     trained, frozen = trained_state(method, model), _frozen(model)
-    before = {name: parameter.detach().clone() for name, parameter in trained.items()}
-    with_gradient, moved, calls = set(), set(), _watch_hooks(model)
+    before, with_gradient, moved = digests(trained), set(), set()
+    calls = _watch_hooks(model)
 
     @contextmanager
     def phase(name: str) -> Iterator[None]:
@@ -77,7 +72,8 @@ def train(config: RunConfig, method: Method, model: PreTrainedModel, split: Spli
     about = TASK, config.train, SEED, accelerator
     for _ in loop.training_steps(model, adamw, rows, *about, phase=phase):
         # Whatever becomes of it later: AdaLoRA sets values back.
-        moved |= {key for key, parameter in trained.items() if not parameter.equal(before[key])}
+        waiting = digests({key: p for key, p in trained.items() if key not in moved})
+        moved |= {key for key, digest in waiting.items() if digest != before[key]}
     model.eval()
     after = _frozen(model)
     return Watched(
