@@ -8,6 +8,7 @@ import builders
 from peft_study.data.tasks import TASKS
 from peft_study.findings.results import Claim, FigureInfo, PublishedRow, Results
 from peft_study.records import costs, scores
+from peft_study.records.certificates import Certificate, Certificates, Merging
 from peft_study.records.costs import Ratio, Recipe
 from peft_study.records.study import Evaluated, InitInfo, MethodInfo, StudyInfo, SweepInfo
 
@@ -27,6 +28,7 @@ def results(**changes: Any) -> Results:
     cells = {(name, task): _cell(name, task) for name in SCORES for task in SCORES[name]}
     found: dict[str, Any] = {"study": study(), "statistics": _statistics(), "profile": profile()}
     found |= {"iso_accuracy": _iso_accuracy(), "cells": cells, "parity": parity()}
+    found |= {"certificates": certificates()}
     return Results(**(found | changes))
 
 
@@ -316,6 +318,23 @@ def _iso_accuracy() -> costs.IsoAccuracy:
     ]
     epochs = scores.EpochSeconds("film_review", "lora", 10, 372.54, None)
     return costs.IsoAccuracy(0.005, costs.EnergySource(None, None), tuple(runs), (epochs,))
+
+
+def certificates() -> Certificates:
+    """Return what was found of a LoRA that merges, and of an AdapterH."""
+    about: dict[str, Any] = {"tensors": 24, "frozen": 103, "hooks": (), "power": 0.067}
+    about |= {"own_forward": False, "packed": 1.8e-06, "files": 0.0, "library_files": 8.6e-07}
+    parts: dict[str, dict[str, Any]] = {
+        "lora": {"closed_form": 73_728, "start": 0.0, "library": "PEFT", "ranks": (96, 49)}
+        | {"merging": Merging(7.1e-07, 0.01, 0.0), "unmerged": None},
+        "adapter_h": {"closed_form": None, "start": 0.094, "library": "adapters", "ranks": None}
+        | {"merging": None, "unmerged": "its update does not merge"},
+    }
+    found = (
+        Certificate(name, scores.Counts(COUNTS[name], 770, COUNTS[name] + 770), **about, **part)
+        for name, part in parts.items()
+    )
+    return Certificates("minilm", 1e-05, 3, tuple(found))
 
 
 def parity() -> costs.Parity:

@@ -56,11 +56,11 @@ def before(params: Params) -> dict[str, Any]:
     ("key", "value", "concerned"),
     [
         # Costs are not measured again because a rank under comparison changed, or the like.
-        ("lora.r", 3, LORA | {"mnli_init"}),
-        ("lora.alpha", 3, LORA | {"mnli_init"}),
-        ("lora.targets", ["key"], LORA | {"mnli_init"}),
+        ("lora.r", 3, LORA | {"mnli_init", "certify"}),
+        ("lora.alpha", 3, LORA | {"mnli_init", "certify"}),
+        ("lora.targets", ["key"], LORA | {"mnli_init", "certify"}),
         ("lora.learning_rate", 1e-3, LORA | {"mnli_init"}),
-        ("adapter_h.bottleneck", 4, training("adapter_h") | {"mnli_init"}),
+        ("adapter_h.bottleneck", 4, training("adapter_h") | {"mnli_init", "certify"}),
         ("adapter_h.learning_rate", 1e-3, training("adapter_h") | {"mnli_init"}),
         ("full_ft.learning_rate", 1e-3, training("full_ft") | {"mnli_init"}),
         ("runner.workers", 1, set()),
@@ -102,7 +102,7 @@ def before(params: Params) -> dict[str, Any]:
         ("full_ft.adam_epsilon", 1e-6, training("full_ft") | {"mnli_init"}),
         ("full_ft.adam_beta2", 0.98, training("full_ft") | {"mnli_init"}),
         ("tasks.tweet_rating.adam_epsilon", 1e-6, training_on("tweet_rating")),
-        ("lora.init_std", 0.02, LORA | {"mnli_init"}),
+        ("lora.init_std", 0.02, LORA | {"mnli_init", "certify"}),
         ("mnli_init.head", "kept", STARTS),
         ("only", {"peft_lora": {"seeds": [7, 8]}}, training("peft_lora")),
         ("tasks.tweet_rating.train_rows", 80, {"prepare/tweet_rating"}),
@@ -226,7 +226,7 @@ def test_another_model_in_the_same_folder_concerns_all_that_read_it(
         params["profile"] |= {"ranks": [1], "bottleneck": 4}
         configs.append(parts(check_study(params)))
     changed = {name.split("/")[0] for name in configs[0] if configs[0][name] != configs[1][name]}
-    assert {"prepare", "train", "mnli_init", "parity"} <= changed
+    assert {"prepare", "train", "mnli_init", "parity", "certify"} <= changed
     digests = [c["train/lora/movie_polarity"].run.encoder.sha256 for c in configs]
     assert digests[0] != digests[1]
 

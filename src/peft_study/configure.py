@@ -45,6 +45,7 @@ from peft_study.run_config import (
     Settings,
 )
 from peft_study.stage_configs import (
+    CertifyConfig,
     InitConfig,
     ParityConfig,
     PrepareConfig,
@@ -87,18 +88,18 @@ def resolve(study: Study, encoder: Encoder) -> dict[str, object]:
     pinned one.
     """
     resolver = _Resolver(study, encoder)
-    prepared = resolver.preparation()
+    prepared, started = resolver.preparation(), resolver.intermediate()
+    cells = {method: resolver.training(method, prepared.elsewhere) for method in study.methods}
+    trained = {method: cells[method] for method in study.trained}
     return {
         "prepare": prepared,
-        "mnli_init": resolver.intermediate(),
+        "certify": CertifyConfig.of(encoder, trained, started, pinned(ALL_PACKAGES)),
+        "mnli_init": started,
         "sweep": resolver.sweep(),
         "profile": resolver.profile(prepared),
         "parity": ParityConfig(encoder, pinned(ALL_PACKAGES)),
         "report": _report(study),
-        **{
-            f"train/{method}": resolver.training(method, prepared.elsewhere)
-            for method in study.methods
-        },
+        **{f"train/{method}": of for method, of in cells.items()},
     }
 
 

@@ -1,10 +1,19 @@
 """What each stage is asked to do, typed: the files of `configs/`, which `configure` writes."""
 
+from collections.abc import Mapping
 from dataclasses import field
 
 from peft_study.data.tasks import Task
 from peft_study.records import Record
-from peft_study.run_config import CellConfig, Encoder, PredictionsSettings, RunConfig
+from peft_study.run_config import (
+    CellConfig,
+    Encoder,
+    Hyperparameters,
+    PeftSettings,
+    PredictionsSettings,
+    RunConfig,
+    Settings,
+)
 
 
 class PrepareConfig(Record):
@@ -78,3 +87,63 @@ class ParityConfig(Record):
 
     encoder: Encoder
     packages: dict[str, str]
+
+
+def is_adalora(settings: Settings) -> bool:
+    """Say whether a method reallocates ranks while it is trained, and plans that by a run's length.
+
+    Source: Zhang et al. 2023, section 3.3.
+    """
+    return isinstance(settings, PeftSettings) and settings.config["peft_type"] == "ADALORA"
+
+
+class RunLength(Record):
+    """How long a run is: it reads the rows in the folder `data`, in batches, for some epochs."""
+
+    data: str
+    epochs: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, data: str, train: Hyperparameters) -> "RunLength":
+        """Return the length of a run with these hyperparameters."""
+        return cls(data, train.epochs, train.batch_size)
+
+
+class CertifiedMethod(Record):
+    """What decides a method's certificate; `lengths` of its runs, if it plans by these."""
+
+    module: str
+    settings: Settings
+    lengths: tuple[RunLength, ...] = ()
+
+
+class CertifyConfig(Record):
+    """The methods to certify, on which encoder, and with which versions."""
+
+    encoder: Encoder
+    methods: dict[str, CertifiedMethod]
+    packages: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        encoder: Encoder,
+        trained: Mapping[str, Mapping[str, CellConfig]],
+        started: InitConfig,
+        packages: dict[str, str],
+    ) -> "CertifyConfig":
+        """Take from the cells of each method, by task, what decides its certificate, and no more.
+
+        Hyperparameters do not, but that AdaLoRA plans by the length of its runs.
+        """
+        methods = {}
+        for name, cells in trained.items():
+            runs = {f"data/prepared/{task}": cell.run for task, cell in cells.items()}
+            if name in started.cells:
+                runs["data/intermediate"] = started.cells[name].run
+            one = next(iter(runs.values()))
+            lengths = (RunLength.of(place, run.train) for place, run in runs.items())
+            needed = tuple(lengths) if is_adalora(one.settings) else ()
+            methods[name] = CertifiedMethod(one.module, one.settings, needed)
+        return cls(encoder, methods, packages)

@@ -7,6 +7,7 @@ from pathlib import Path
 from peft_study.files import read_json, read_record
 from peft_study.findings.rows import CellValues, read_rows
 from peft_study.records import Record, costs, scores
+from peft_study.records.certificates import Certificates
 from peft_study.records.study import StudyInfo
 
 METRICS = Path("metrics")
@@ -81,6 +82,7 @@ class Results(Record):
     sweep_curves: tuple[scores.CurvePoint, ...] = ()
     sweep_runs: tuple[scores.Cell, ...] = ()  # those that have results
     parity: costs.Parity | None = None
+    certificates: Certificates | None = None
 
     @property
     def main_differences(self) -> list[scores.Difference]:
@@ -121,7 +123,14 @@ def load_results() -> Results:
         sweep_curves=read_record(METRICS / "sweep_curves.json", tuple[scores.CurvePoint, ...]),
         sweep_runs=load_sweep(),
         parity=read_record(METRICS / "parity.json", costs.Parity),
+        certificates=load_certificates(),
     )
+
+
+def load_certificates() -> Certificates | None:
+    """Read what was found of methods before they were trained; None where no stage needs it."""
+    path = METRICS / "certificates.json"
+    return read_record(path, Certificates) if path.is_file() else None
 
 
 def load_profile() -> costs.Profile | None:

@@ -1,6 +1,8 @@
 """Any method of the `adapters` library that changes modules, by the library's own words."""
 
 import logging
+from itertools import chain
+from typing import cast
 
 import adapters
 import torch
@@ -52,10 +54,13 @@ def adapt(model: PreTrainedModel, settings: AdaptersSettings, seed: int) -> PreT
 
 
 def adapter_state(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    """Return what was added, live, by its names in the model: parameters, and fixed tensors."""
-    heads, state = tuple(f"{m}." for m in head_modules(model)), model.state_dict(keep_vars=True)
-    added = (name for name in state if _NAME in name.split(".") and not name.startswith(heads))
-    return {name: state[name] for name in added}
+    """Return the added live parameters, and what was drawn beside them, by names in the model."""
+    found, heads = {}, tuple(f"{module}." for module in head_modules(model))
+    saved = model.state_dict(keep_vars=True)
+    for name, value in chain(model.named_parameters(), model.named_buffers()):
+        if _NAME in name.split(".") and name in saved and not name.startswith(heads):
+            found[name] = value
+    return cast(dict[str, nn.Parameter], found)
 
 
 def adapter_config(model: PreTrainedModel, settings: AdaptersSettings) -> dict[str, object]:

@@ -105,7 +105,9 @@ def peft_config(model: PreTrainedModel, settings: PeftSettings, seed: int) -> pe
         if key.endswith("_modules") and isinstance(value, list):
             values[key] = [projections.get(name, name) for name in value]
     if values.get("target_modules") == "all-linear":
-        values.setdefault("exclude_modules", list(head_modules(model)))
+        heads = tuple(f"{module}." for module in head_modules(model))
+        within = [name for name, _ in model.named_modules() if f"{name}.".startswith(heads)]
+        values.setdefault("exclude_modules", within)
     values = dict.fromkeys(drawn_from(known), seed) | values
     if kind is peft.AdaLoraConfig:
         values["total_step"] = _ADALORA_STEPS
@@ -128,11 +130,24 @@ class AdaLora:
     def begin(self, steps: int) -> None:
         """Plan the budget of ranks over the optimiser steps of a run.
 
-        Raises StudyError: the run is too short for the warm-ups that the configuration asks for.
+        Raises StudyError: no rank would ever be reallocated: the run is too short for the warm-ups
+        and the interval that the configuration asks for, or its budget does not fall.
         """
-        if self.config.tinit + self.config.tfinal >= steps:
-            asked = f"tinit {self.config.tinit} and tfinal {self.config.tfinal}"
-            raise StudyError(f"AdaLoRA: {asked} leave none of {steps} steps for the budget to fall")
+        init, final, every = self.config.tinit, self.config.tfinal, self.config.deltaT
+        if self.config.target_r >= self.config.init_r:
+            asked = f"target_r {self.config.target_r} is not below init_r {self.config.init_r}"
+            raise StudyError(f"AdaLoRA: {asked}, so that nothing is reallocated; lower target_r")
+        if every < 1:
+            raise StudyError(f"AdaLoRA: deltaT: got {every}; must be at least 1")
+        if init + final >= steps:
+            asked = f"tinit {init} and tfinal {final}"
+            raise StudyError(
+                f"AdaLoRA: {asked} leave none of {steps} steps for the budget to fall; lower them"
+            )
+        # PEFT reallocates at multiples of deltaT between the two, and where tfinal begins.
+        if not final and (init // every + 1) * every >= steps:
+            asked = f"no step after tinit {init} and before {steps} is a multiple of deltaT {every}"
+            raise StudyError(f"AdaLoRA: {asked}, so that nothing is reallocated; lower deltaT")
         self.tuner.rankallocator.set_total_step(steps)
 
     def penalty(self) -> Tensor:

@@ -28,6 +28,14 @@ def test_scores_in_the_papers_form_and_as_latex_with_rules_and_escapes() -> None
     assert "AdapterH & 0.15 & 74.0 $\\pm$ 2.5 (73.0) & -- & -- \\\\" in found
 
 
+def test_certificates_are_a_row_for_each_method_of_the_study() -> None:
+    tables = papers_tables(made_up.results(), [])
+    head, _, *rows = tables["certificates.md"].splitlines()
+    assert head.startswith("| Method | Trained | Closed form | Start | Packed | Files | Library's")
+    assert [row.split(" | ")[0] for row in rows] == ["| LoRA (ours)", "| AdapterH"]
+    assert "LoRA (ours) & 73,728 & 73,728 & 0 & 1.8e-06 & 0 &" in tables["certificates.tex"]
+
+
 def test_a_sweep_is_weights_by_ranks() -> None:
     tables = papers_tables(made_up.sweep(), [])
     assert list(tables) == ["sweep.md", "sweep.tex"]

@@ -68,6 +68,8 @@ def words(html: str) -> str:
         "Energy was not measured: RAPL cannot be read.",
         "film_review: LoRA (ours) 74.2 2 of 3 2.0 24.4",  # equal scores
         "LoRA (ours), r = 2, query+value 73,728 LoRA (ours), r = 16, query+value 589,824",  # parity
+        "LoRA (ours) 73,728 73,728 0 1.8e-06 0 8.6e-07 7.1e-07 1.0e-02 ranks fell from 96 to 49",
+        "AdapterH 152,256 – 9.4e-02 1.8e-06 0 8.6e-07 – – not merged: its update does not merge",
         "Merge r = 3, alpha = 16, dropout 0.1 merged forward 6.3e-08",
         "Tolerance: 1e-05. Dropout: 10.0% dropped in training.",
         "1 h 02 min 05 s",  # what ran
@@ -190,8 +192,9 @@ def test_it_is_small_and_asks_for_nothing_but_links_the_file_of_every_part_besid
     found = re.findall(r'href="([^"]*)"', html)
     linked = {link for link in found if not link.startswith(("#", "data:"))}
     assert all(link.startswith("../") for link in linked)
-    names = ("statistics", "profile", "claims", "published", "parity", "iso_accuracy")
-    files = [*(f"metrics/{name}.json" for name in names), "metrics/runs", "params.yaml"]
+    names = ["statistics", "profile", "claims", "published", "parity", "certificates"]
+    files = [f"metrics/{name}.json" for name in (*names, "iso_accuracy")]
+    files += ["metrics/runs", "params.yaml"]
     files += ["plots/data/curves.json", "plots/curves.svg"]
     assert {f"../{name}" for name in files} <= linked
 
@@ -201,7 +204,7 @@ def test_a_sweep_alone_renders() -> None:
     assert "the study is a sweep of LoRA's settings" in said
     assert "query+value 71.0 ± 1.2 (70.0) 78.0 ± 1.2 (70.0)" in said
     assert "Energy was not measured: no profile was made." in said
-    for absent in ("Verdicts", "Published", "Figures", "Parity"):
+    for absent in ("Verdicts", "Published", "Figures", "Certificates", "Parity"):
         assert absent not in said
 
 

@@ -39,12 +39,13 @@ class Grid(Record):
 def papers_tables(results: Results, rows: Sequence[PublishedRow]) -> dict[str, str]:
     """Return texts by file, `.md` and `.tex` for booktabs, of the tables that have data.
 
-    These are `scores`, `sweep`, and `published`: the published numbers, ours and the difference.
+    These are `scores`, `sweep`, `certificates`, and `published`: the published numbers, ours and
+    the difference.
     """
     texts: dict[str, str] = {}
     opening = f"{REHEARSAL}.\n\n" if results.study.rehearsal else ""
     grids = {"scores": scores(results), "sweep": sweep(results)}
-    grids["published"] = published(rows, results.study)
+    grids |= {"published": published(rows, results.study), "certificates": certificates(results)}
     for name, grid in grids.items():
         if grid.rows:
             found = {".md": _markdown(grid), ".tex": _latex(grid)}
@@ -110,6 +111,26 @@ def published(rows: Sequence[PublishedRow], study: StudyInfo) -> Grid:
             shown.append([name, *amounts(row), row.note or ""])
     head = ["Published result", "Published", "Ours", "Difference", "Note"]
     return Grid(head, shown, words=1)
+
+
+def certificates(results: Results) -> Grid:
+    """Return a row per method: what was found of it before anything was trained."""
+    certified = results.certificates.methods if results.certificates else ()
+    found, rows = {one.method: one for one in certified}, []
+    for method in results.study.methods:
+        if not (one := found.get(method.name)):
+            continue
+        form = GAP if one.closed_form is None else f"{one.closed_form:,}"
+        merged = [one.merging.float32, one.merging.bfloat16] if one.merging else [None, None]
+        compared = [one.start, one.packed, one.files, one.library_files, *merged]
+        shown = [GAP if value is None else f"{value:.1e}" if value else "0" for value in compared]
+        ranks = f"ranks fell from {one.ranks[0]} to {one.ranks[1]}" if one.ranks else None
+        own = "trained through its own forward" if one.own_forward else None
+        notes = filter(None, (ranks, own, one.unmerged and f"not merged: {one.unmerged}"))
+        row = [method.label, f"{one.trainable.adapter:,}", form, *shown, "; ".join(notes)]
+        rows.append(row)
+    head = ["Method", "Trained", "Closed form", "Start", "Packed", "Files", "Library's loader"]
+    return Grid([*head, "Merged", "Merged, bfloat16", "Note"], rows, words=1)
 
 
 def settings(row: PublishedRow) -> str:

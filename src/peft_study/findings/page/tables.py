@@ -26,6 +26,7 @@ from peft_study.records.scores import Family, Rows
 from peft_study.records.study import StudyInfo
 
 STATISTICS, PARITY = "metrics/statistics.json", "metrics/parity.json"
+CERTIFICATES = "metrics/certificates.json"
 FAMILIES: dict[Family, str] = {
     "lora_full": "LoRA against full fine-tuning, over the tasks",
     "pairs": "all pairs of methods, over the tasks",
@@ -47,6 +48,7 @@ def tables(results: Results, published: Sequence[PublishedRow]) -> dict[str, lis
         ],
         "published": [_published(published, study), _without(published, study)],
         "costs": cost_tables(results),
+        "certificates": [_certificates(results)],
         "parity": [_counts(parity, study), _parity(parity, study)] if parity else [],
         "ran": [make(results) for make in (_machine, _data, _packages)],
     }
@@ -200,6 +202,23 @@ def _about(row: PublishedRow, study: StudyInfo) -> list[str]:
     name = row.citation + (f": {row.task}" if row.task else "")
     method = study.label(row.method).removesuffix(" (ours)")
     return [name, row.model, method, papers.settings(row) or GAP, row.metric]
+
+
+def _certificates(results: Results) -> Table:
+    grid, found = papers.certificates(results), results.certificates
+    about = f" on {found.model}, before anything was trained" if found else ""
+    notes = (
+        "Trained: parameters besides the head. The other numbers are the largest differences of "
+        "logits, as fractions of the largest logit: at the start from the encoder; packed from "
+        "padded rows; saved and loaded again, by the study and by the library's own loader; merged "
+        "from unmerged. All but the first and the last must be within "
+        f"{found.tolerance if found else 0:.0e}.",
+        f"In {found.steps if found else 0} training steps every tensor of the adapter had a "
+        "gradient and moved, no frozen weight changed by a bit, the method's hooks were called, "
+        "and two runs of one seed were equal to the bit.",
+    )
+    caption = f"The certificate of every method{about}"
+    return Table("certificates", caption, grid.head, grid.rows, [CERTIFICATES], (9,), notes)
 
 
 def _counts(parity: Parity, study: StudyInfo) -> Table:
