@@ -259,6 +259,7 @@ def _statistics() -> scores.Statistics:
         swept=(),
         unlearned=(),
         overall=(),
+        over_tasks=(),
         averages=(
             scores.Average("lora", "best", 2, (), 0.7975),
             scores.Average("full_ft", "best", 2, (), 0.80625),

@@ -1,6 +1,7 @@
-"""Methods over all tasks of a study, from six on: the measures of Agarwal et al. 2021.
+"""Methods over all tasks of a study: the measures of Agarwal et al. 2021.
 
-Source: Deep Reinforcement Learning at the Edge of the Statistical Precipice, section 4.3. Their
+Source: Deep Reinforcement Learning at the Edge of the Statistical Precipice, section 4.3. Mean
+ranks describe the study's own tasks, however few; the others are given from six tasks on. Their
 stratified bootstrap draws the runs of every task anew. Held-out rows are chance as well: so each
 draw also moves all runs of a method as another draw of rows would, by a normal deviate with the
 covariance of what rows add to the methods' means. Runs' deviations are widened by
@@ -45,21 +46,24 @@ def overall(
 ) -> list[Overall]:
     """Return what each method scores over all tasks, from what `redrawn` gave of each of them.
 
-    `reference` is the method over which improvement is told. Too few tasks give nothing.
+    `reference` is the method over which improvement is told. Fewer than six tasks give ranks alone,
+    and none of a single method.
     """
-    if len(tasks) < FEWEST_TASKS:
+    few = len(tasks) < FEWEST_TASKS
+    if not tasks or (few and len(methods) < 2):
         return []
     scores = np.stack(tasks, axis=2)  # (draws, methods, tasks, seeds)
     draws, count, *_ = scores.shape
-    iqm = stats.trim_mean(scores.reshape(draws, count, -1), 0.25, axis=2)
+    iqm = None if few else stats.trim_mean(scores.reshape(draws, count, -1), 0.25, axis=2)
     # Rank 1 is the highest mean of a task; equals share theirs.
     ranks = stats.rankdata(-scores.mean(axis=3), axis=1).mean(axis=2)
     found = []
     for place, method in enumerate(methods):
         better: tuple[float | None, float | None, float | None] = (None, None, None)
-        if reference is not None and method != reference:
+        if not few and reference is not None and method != reference:
             better = _told(_improvement(scores[:, place], scores[:, methods.index(reference)]))
-        of = *_told(iqm[:, place]), *_told(ranks[:, place]), *better
+        middle = (None, None, None) if iqm is None else _told(iqm[:, place])
+        of = *_told(ranks[:, place]), *middle, *better
         found.append(Overall(method, len(tasks), *of))
     return found
 

@@ -26,6 +26,7 @@ class MethodInfo(Record):
     tasks: tuple[str, ...] | None = None  # its own, and its own seeds, where not the study's
     seeds: tuple[int, ...] | None = None
     citation: str | None = None  # who describes it, where its recipe says so
+    kind: str = ""  # the module that adapts: claims, and published rows, find methods by it
 
     @property
     def rank(self) -> int | None:
@@ -120,6 +121,21 @@ class StudyInfo(Record):
         """Return a method of the study by name; None if it is not part of it."""
         return next((method for method in self.methods if method.name == name), None)
 
+    def first(self, *kinds: str) -> MethodInfo | None:
+        """Return the first method of a kind, else of the next; those built in go before recipes."""
+        found = [method for kind in kinds for method in self.methods if method.kind == kind]
+        return found[0] if found else None
+
+    @property
+    def lora(self) -> MethodInfo | None:
+        """The method that stands for LoRA: ours, if the study has it."""
+        return self.first("lora", "peft_lora", "loralib_lora")
+
+    @property
+    def full(self) -> MethodInfo | None:
+        """The method that stands for full fine-tuning."""
+        return self.first("full_ft")
+
     def trains(self, method: str, task: str) -> bool:
         """Tell whether the study trains a method on a task: it may have tasks of its own."""
         found = self.method(method)
@@ -134,6 +150,12 @@ class StudyInfo(Record):
     def label(self, method: str) -> str:
         """Return the label of any method; the name of one that is none here."""
         return (self.known_labels | self.labels).get(method, method)
+
+    def cited(self, method: str) -> str:
+        """Return the label of a method with who describes it, where its recipe says so."""
+        found = self.method(method)
+        label, citation = self.label(method), found and found.citation
+        return f"{label} ({citation})" if citation else label
 
     @property
     def main_metrics(self) -> dict[str, str]:

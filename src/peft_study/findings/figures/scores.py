@@ -122,8 +122,9 @@ def parameters(results: Results, cells: list[CellStatistics]) -> Figure:
     key = charts.methods_key((cell.method for cell in cells), results.study)
     metrics = {cell.task: cell.metric for cell in cells}
     values = {(cell.task, cell.method): cell.mean for cell in cells}
-    width = charts.panel_width(charts.columns_of(len(metrics)), 0, 46)
-    panels = []
+    columns = charts.columns_for(len(metrics), key)
+    width = charts.panel_width(columns, 0, 46)
+    height, panels = 150 if len(key.names) <= charts.MANY else 220, []
     for task, metric in metrics.items():
         title = f"{metric} × 100"
         base = charts.scaled(100, "value", "low", "high").encode(x=x, color=key.colour())
@@ -135,7 +136,7 @@ def parameters(results: Results, cells: list[CellStatistics]) -> Figure:
             spread.encode(y=charts.y_of("low_shown", title), y2="high_shown:Q"),
             points.encode(y=charts.y_of("value_shown", title)),
         ]
-        panels.append(alt.LayerChart(layer=layers, title=task, width=width, height=150))
+        panels.append(alt.LayerChart(layer=layers, title=task, width=width, height=height))
     n = wording.counted((cell.n for cell in cells), "seed")
     return Figure(
         "parameters",
@@ -159,6 +160,7 @@ def parameters(results: Results, cells: list[CellStatistics]) -> Figure:
             for c, count in zip(cells, counts, strict=True)
         ],
         panels,
+        columns,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from peft_study.findings import chance, wording
 from peft_study.findings.page import papers
 from peft_study.findings.page.cost_tables import ISO_ACCURACY, PROFILE, cost_tables, setting
+from peft_study.findings.page.fronts import front_tables
 from peft_study.findings.page.table import Table
 from peft_study.findings.page.words import conclusion, settles
 from peft_study.findings.results import PublishedRow, Results
@@ -43,7 +44,9 @@ def tables(results: Results, published: Sequence[PublishedRow]) -> dict[str, lis
         "scores": [
             _scores(results),
             *(_differences(results, family, asked) for family, asked in FAMILIES.items()),
-            *(make(results) for make in (_pairs, _overall, _cells, _sweep)),
+            *(make(results) for make in (_pairs, _overall)),
+            *(front_tables(results) if results.cells else ()),
+            *(make(results) for make in (_cells, _sweep)),
         ],
         "published": [_published(published, study), _without(published, study)],
         "costs": cost_tables(results),
@@ -121,16 +124,20 @@ def _pairs(results: Results) -> Table:
 
 def _overall(results: Results) -> Table:
     rows = []
-    for row in results.statistics.overall:
-        better = GAP if row.better is None else two_digits(row.better)
-        found = [percent(row.iqm), interval(row.iqm_low, row.iqm_high, percent)]
-        found += [two_digits(row.rank), interval(row.rank_low, row.rank_high, two_digits)]
-        found += [better, interval(row.better_low, row.better_high, two_digits)]
+    for row in sorted(results.statistics.overall, key=lambda of: of.rank):
+        found = [two_digits(row.rank), interval(row.rank_low, row.rank_high, two_digits)]
+        if row.iqm is not None:
+            better = GAP if row.better is None else two_digits(row.better)
+            found += [percent(row.iqm), interval(row.iqm_low, row.iqm_high, percent)]
+            found += [better, interval(row.better_low, row.better_high, two_digits)]
         rows.append([results.study.label(row.method), *found])
-    head = ["Over all tasks", "IQM", "95% interval", "Mean rank", "95% interval"]
-    head += ["Better than full fine-tuning", "95% interval"]
-    caption = "Methods over all tasks: interquartile mean, ranks, probability of improvement"
-    note = "Agarwal et al. 2021; intervals stratified by task, over seeds and held-out rows."
+    head, caption = ["Over all tasks", "Mean rank", "95% interval"], "ranks, 1 the best"
+    note = "Agarwal et al. 2021; intervals stratified by task, over seeds and held-out rows. They "
+    note += "speak of these tasks: on others, methods may rank otherwise."
+    if rows and len(rows[0]) > len(head):
+        head += ["IQM", "95% interval", "Better than full fine-tuning", "95% interval"]
+        caption += ", interquartile mean, probability of improvement"
+    caption = f"Methods over all tasks: {caption}"
     return Table("overall", caption, head, rows, [STATISTICS], notes=(note,))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from peft_study.findings import chance
+from peft_study.findings.page.fronts import front_sentences
 from peft_study.findings.page.papers import trained
 from peft_study.findings.results import Claim, Results
 from peft_study.findings.wording import (
@@ -28,18 +29,19 @@ from peft_study.records.study import MethodInfo, StudyInfo
 SAID = {"equivalent": "is equivalent to", "better": "is better than", "worse": "is worse than"}
 SAID["undecided"] = "cannot be told from, nor called equivalent to,"
 SAID["unlearned"] = "cannot be compared, since one has not learned, with"
+FRONT = "Which methods does no other beat in both score and cost?"
 STARTS = {"per_method": "each method's own weights", "full_ft": "one encoder for all"}
 
 
 def findings(results: Results, claims: Sequence[Claim]) -> dict[str, list[str]]:
     """Return what the numbers say, in sentences made by rule, by the question they answer."""
-    first = {method.computes: method for method in reversed(results.study.methods)}
-    lora, full = first.get("lora"), first.get("full")
+    lora, full = results.study.lora, results.study.full
     return {
         "Does LoRA match full fine-tuning?": _match(results, lora, full),
         "At what cost?": _costs(results, lora, full)
         if lora
         else ["LoRA is not part of the study."],
+        **({FRONT: front_sentences(results)} if len(results.study.methods) > 1 else {}),
         "What could not be said": _unsaid(results, claims),
     }
 

@@ -1,0 +1,142 @@
+"""Pareto fronts: which methods no other beats in both score and cost, and how sure that is.
+
+The score is the median over seeds on a task, or the mean over tasks of a method's medians, of rows
+that chose no evaluation. What has not learned decides nothing, so it is on no front and beats none.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from statistics import fmean
+
+from peft_study.findings.results import Results
+from peft_study.records import Record
+from peft_study.records.costs import Profile, Recipe, TaskProfile
+
+COSTS = {
+    "parameters": "trained parameters",
+    "memory": "peak of memory",
+    "seconds": "seconds of a training step",
+}
+
+
+class Point(Record):
+    """A method's score and cost. `alike` are those from which a method on the front is not told.
+
+    They cost less, the cheapest first. None if no tests tell: with a single seed, or on a task.
+    """
+
+    method: str
+    score: float
+    cost: float
+    on_front: bool
+    alike: tuple[str, ...] | None = None
+
+
+class Front(Record):
+    """The methods that have a score and a cost, the cheapest first, on a task or over all."""
+
+    task: str | None
+    cost: str  # of `COSTS`
+    points: tuple[Point, ...]
+
+    @property
+    def members(self) -> list[Point]:
+        return [point for point in self.points if point.on_front]
+
+
+def fronts(results: Results, task: str | None = None) -> list[Front]:
+    """Return the fronts by every cost that is known, of a task or, without one, over all tasks."""
+    scores, apart = _scores(results, task), None if task else _apart(results)
+    found = [(cost, costs_of(results, cost, task)) for cost in COSTS]
+    made = [Front(task, cost, _points(scores, of, apart)) for cost, of in found]
+    return [front for front in made if front.points]
+
+
+def costs_of(results: Results, cost: str, task: str | None = None) -> dict[str, float]:
+    """Return what methods cost, by name: bytes or seconds are means over the profile's tasks."""
+    if cost == "parameters":
+        counts: dict[str, float] = {}
+        for (name, at), cell in results.cells.items():
+            if task in (None, at):
+                counts[name] = max(counts.get(name, 0), cell.trainable.adapter)
+        return counts
+    profile = results.profile
+    tasks = [of for of in (profile.tasks if profile else ()) if task in (None, of.task)]
+    found = {}
+    for name in results.study.labels if profile else ():
+        values = [value for of in tasks if (value := _measured(profile, of, name, cost))]
+        if values and len(values) == len(tasks):
+            found[name] = fmean(values)
+    return found
+
+
+def measured(results: Results, method: str) -> Recipe | None:
+    """Return at which settings a method's costs were measured."""
+    tasks = results.profile.tasks if results.profile else ()
+    return next((step.recipe for of in tasks if (step := of.step_of(method))), None)
+
+
+def left_out(results: Results) -> dict[str, str]:
+    """Return why methods have no place on the fronts over all tasks, by name."""
+    scores, slow = _means(results), _failed(results, None)
+    return {
+        name: "has not learned every task" if name in slow else "does not have every task"
+        for name in results.study.labels
+        if name in slow or name not in scores
+    }
+
+
+def _measured(profile: Profile | None, of: TaskProfile, name: str, cost: str) -> float | None:
+    if cost == "seconds":
+        step = of.step_of(name)
+        return step.seconds.step if step else None
+    memory = of.memory_of(name)
+    if memory is None:
+        return None
+    use = memory.beyond_libraries if profile and profile.machine.gpu else memory.as_measured
+    return use.peak.bytes
+
+
+def _scores(results: Results, task: str | None) -> dict[str, float]:
+    study = results.study
+    scores = _means(results)
+    if task:
+        cells = results.statistics.at(study.judged)
+        keys = {name: (name, task, study.main_metrics[task]) for name in study.labels}
+        scores = {name: cells[key].median for name, key in keys.items() if key in cells}
+    failed = _failed(results, task)
+    return {name: score for name, score in scores.items() if name not in failed}
+
+
+def _means(results: Results) -> dict[str, float]:
+    rows = [r for r in results.statistics.averages if r.evaluation == results.study.judged]
+    return {r.method: r.mean_of_medians for r in rows if r.mean_of_medians is not None}
+
+
+def _failed(results: Results, task: str | None) -> set[str]:
+    rows = [of for of in results.statistics.unlearned if of.whole and of.rank is None]
+    return {of.method for of in rows if task in (None, of.task)}
+
+
+def _apart(results: Results) -> Callable[[str, str], bool] | None:
+    """Return what tells whether two methods are told apart over all tasks; None without tests."""
+    rows = results.statistics.over_tasks
+    known = {frozenset((row.method, row.reference)): row.differs for row in rows}
+    return (lambda one, other: known.get(frozenset((one, other)), False)) if known else None
+
+
+def _points(
+    scores: Mapping[str, float],
+    costs: Mapping[str, float],
+    apart: Callable[[str, str], bool] | None,
+) -> tuple[Point, ...]:
+    both = [(costs[name], -score, name) for name, score in scores.items() if name in costs]
+    found = []
+    for cost, minus, name in sorted(both):
+        beaten = any(
+            of <= cost and other <= minus and (of, other) != (cost, minus) for of, other, _ in both
+        )
+        alike: Iterable[str] | None = None
+        if apart and not beaten:
+            alike = (one for of, _, one in sorted(both) if of < cost and not apart(name, one))
+        found.append(Point(name, -minus, cost, not beaten, None if alike is None else tuple(alike)))
+    return tuple(found)

@@ -1,0 +1,113 @@
+"""What the page, and the figure's caption, say of Pareto fronts."""
+
+from peft_study.findings import wording
+from peft_study.findings.front import COSTS, Front, Point, costs_of, fronts, left_out, measured
+from peft_study.findings.page.table import Table
+from peft_study.findings.results import Results
+from peft_study.findings.wording import GAP, megabytes, percent
+
+AXES = {"parameters": "trained parameters", "memory": "MB at the peak", "seconds": "ms a step"}
+BY = {"parameters": "By trained parameters", "memory": "By the peak of memory"}
+BY["seconds"] = "By the time of a training step"
+
+
+def front_words(results: Results, front: Front) -> list[str]:
+    """Name the methods on a front, then those that no test tells from one that costs less."""
+    label = results.study.label
+    named = [f"{label(of.method)} ({shown(front.cost, of.cost)})" for of in front.members]
+    found = [f"{BY[front.cost]}: {'; '.join(named)}."]
+    alike = [f"{label(of.method)} from {label(of.alike[0])}" for of in front.members if of.alike]
+    if alike:
+        found.append(f"Not told apart from what costs less: {'; '.join(alike)}.")
+    return found
+
+
+def front_sentences(results: Results) -> list[str]:
+    """Say which methods no other beats in both score and cost, over all tasks."""
+    found, label = fronts(results), results.study.label
+    if not found:
+        return ["No method has learned every task, so none is compared by score and cost."]
+    tested = results.statistics.over_tasks
+    chance = "One seed does not tell by how much chance decides who is on a front."
+    if tested:
+        chance = "Who is on a front is by medians, so that chance has a part in it. Methods are "
+        chance += f"told apart by the mean over tasks, at 5%, corrected (Holm) for {len(tested)} "
+        chance += f"pair{'' if len(tested) == 1 else 's'}."
+    out = [f"{label(name)} {why}" for name, why in left_out(results).items()]
+    without = [f"On no front: {'; '.join(out)}."] if out else []
+    sentences = [" ".join(front_words(results, front)) for front in found]
+    return [*sentences, *filter(None, [unmeasured(results)]), *without, chance]
+
+
+def unmeasured(results: Results) -> str:
+    """Say which costs were not measured, and which otherwise than trained; "" of none."""
+    if not results.profile:
+        return "Memory and time were not measured: the study has no profile."
+    study, tasks = results.study, ", ".join(of.task for of in results.profile.tasks)
+    costs = [costs_of(results, cost) for cost in ("memory", "seconds")]
+    lacking = [study.label(name) for name in study.labels if any(name not in of for of in costs)]
+    told = [f"Memory and time are those of {tasks}."]
+    if lacking:
+        told.append(f"Not measured: {', '.join(lacking)}.")
+    apart = {name: at for name in study.labels if (at := measured(results, name))}
+    words = {name: wording.measured_with(at, study) for name, at in apart.items()}
+    told += [f"{study.label(name)} is {of.removeprefix(', ')}." for name, of in words.items() if of]
+    return " ".join(told)
+
+
+def front_tables(results: Results) -> list[Table]:
+    """Return each method's score and costs with the fronts that it is on, and the fronts by task.
+
+    A single task has no table by task.
+    """
+    study, found = results.study, fronts(results)
+    costs = [front.cost for front in found]
+    of_method: dict[str, dict[str, Point]] = {}
+    for front in found:
+        for point in front.points:
+            of_method.setdefault(point.method, {})[front.cost] = point
+    order = sorted(of_method.items(), key=lambda item: -next(iter(item[1].values())).score)
+    rows = []
+    for name, points in order:
+        values = [shown(cost, points[cost].cost) if cost in points else GAP for cost in costs]
+        score = percent(next(iter(points.values())).score)
+        on = [cost for cost, point in points.items() if point.on_front]
+        alike = {cost: points[cost].alike or () for cost in on}
+        doubts = [
+            f"{cost}: not told apart from {study.label(of[0])}" for cost, of in alike.items() if of
+        ]
+        of = [study.cited(name), score, *values, ", ".join(on) or GAP, "; ".join(doubts) or GAP]
+        rows.append(of)
+    head = ["Method", "Score", *(COSTS[cost].capitalize() for cost in costs)]
+    head += ["On the front by", "From what costs less"]
+    sources = ["metrics/statistics.json", "metrics/runs", "metrics/profile.json"]
+    note = "Score: the mean of the tasks' medians, of rows that chose no evaluation. On the front: "
+    note += "no other method has as good a score at a lower cost, or a better one at no higher "
+    note += "cost; what has not learned is left out. " + unmeasured(results)
+    caption, words = "Score and cost, and what no other method beats in both", len(head)
+    whole = Table("front", caption, head, rows, sources, (words - 2, words - 1), (note,))
+    return [whole, _by_task(results)] if len(study.tasks) > 1 else [whole]
+
+
+def _by_task(results: Results) -> Table:
+    rows, label = [], results.study.label
+    for task in results.study.main_metrics:
+        by_cost = {front.cost: front.members for front in fronts(results, task)}
+        named = [
+            "; ".join(f"{label(of.method)} {percent(of.score)}" for of in by_cost.get(cost, []))
+            for cost in COSTS
+        ]
+        rows.append([task, *(names or "not measured on it" for names in named)])
+    head = ["Front of the task", *(f"By {words}" for words in COSTS.values())]
+    note = "By medians alone, the cheapest first: of single tasks no test tells who is on a front "
+    note += "by chance. Costs are those of the task itself."
+    caption = "What no other method beats in both score and cost, task by task"
+    sources = ["metrics/statistics.json", "metrics/runs", "metrics/profile.json"]
+    return Table("front-by-task", caption, head, rows, sources, (1, 2, 3), (note,))
+
+
+def shown(cost: str, value: float) -> str:
+    """Show a cost with its unit."""
+    if cost == "parameters":
+        return f"{value:,.0f}"
+    return f"{megabytes(value)} MB" if cost == "memory" else f"{1000 * value:,.0f} ms"
