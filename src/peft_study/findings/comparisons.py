@@ -88,7 +88,7 @@ def paired(ours: tuple[Cell, Values], theirs: tuple[Cell, Values], margin: float
 
 
 def over_tasks(
-    study: StudyInfo, of_tasks: Mapping[tuple[str, str], Sequence[Chance]], failed: Collection[str]
+    margin: float, of_tasks: Mapping[tuple[str, str], Sequence[Chance]], failed: Collection[str]
 ) -> list[OverTasks]:
     """Compare methods by the mean over tasks of what `chance` says of each task's differences.
 
@@ -98,7 +98,7 @@ def over_tasks(
     """
     means = [chance.over_tasks(found) for found in of_tasks.values()]
     zero = holm([of.p_zero() for of in means])
-    equal = holm([of.p_equivalence(study.equivalence_margin) for of in means])
+    equal = holm([of.p_equivalence(margin) for of in means])
     return [
         OverTasks(
             *pair,

@@ -14,7 +14,7 @@ from peft_study.records.costs import Profile, Recipe, TaskProfile
 COSTS = {
     "parameters": "trained parameters",
     "memory": "peak of memory",
-    "seconds": "seconds of a training step",
+    "seconds": "time of a training step",
 }
 
 

@@ -52,14 +52,15 @@ def summarise(
     swept, slow = _swept(study, sweep, values_of)
     full = next((m.name for m in study.methods if m.family == "full" and m.name in whole), None)
     slowest = {row.method for row in unlearned if row.whole}
+    pairs = over_tasks(study.equivalence_margin, apart if drawn else {}, slowest)
     return scores.Statistics(
         gaps=tuple(gaps),
         cells=tuple(described),
         differences=tuple(corrected(study, compared)),
         swept=tuple(swept),
         unlearned=(*unlearned, *slow),
-        overall=tuple(overall(whole, full, drawn)),
-        over_tasks=tuple(over_tasks(study, apart if drawn else {}, slowest)),
+        overall=tuple(overall(whole, full, drawn, pairs)),
+        over_tasks=tuple(pairs),
         averages=tuple(averages(cells, study)),
         baselines={task: cell.baseline for (_, task), cell in cells.items()},
     )

@@ -277,16 +277,16 @@ class OverTasks(Record):
 class Overall(Record):
     """What a method scores over all tasks: see `findings.overall`.
 
-    `rank` is the mean rank (1 is best). From six tasks on, `iqm` is the interquartile mean of
-    scores and `better` the probability of improvement over full fine-tuning, None of itself. Each
-    has its 95% interval.
+    `rank` is that of the mean over tasks (1 is best). From six tasks on, `iqm` is the interquartile
+    mean of scores and `better` the probability of improvement over full fine-tuning, None of
+    itself. Each has its 95% interval; those of the ranks hold for all of them together.
     """
 
     method: str
     tasks: int
     rank: float
-    rank_low: float
-    rank_high: float
+    rank_low: int
+    rank_high: int
     iqm: float | None
     iqm_low: float | None
     iqm_high: float | None

@@ -43,6 +43,12 @@ class MethodInfo(Record):
         return str(config["peft_type"]) if isinstance(config, dict) else None
 
     @property
+    def word(self) -> str:
+        """The word of the `adapters` library that a recipe declares it by; "" of no such one."""
+        config = self.settings.get("config")
+        return config.partition("[")[0] if isinstance(config, str) else ""
+
+    @property
     def weights(self) -> tuple[str, ...]:
         """The weights that LoRA adapts."""
         targets = self.settings.get("targets", ())
@@ -135,6 +141,13 @@ class StudyInfo(Record):
     def full(self) -> MethodInfo | None:
         """The method that stands for full fine-tuning."""
         return self.first("full_ft")
+
+    def role(self, kind: str) -> str:
+        """Return the name of the method that stands for one of the table, its own if none does."""
+        found = self.first(kind)
+        if kind == "adapter_h" and not found:
+            found = next((m for m in self.methods if m.word == "double_seq_bn"), None)
+        return found.name if found else kind
 
     def trains(self, method: str, task: str) -> bool:
         """Tell whether the study trains a method on a task: it may have tasks of its own."""

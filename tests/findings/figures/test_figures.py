@@ -19,7 +19,7 @@ from peft_study.records import scores as runs
 from peft_study.records.study import MethodInfo, SweepInfo
 
 METHODS = ("lora", "peft_lora", "adapter_h", "full_ft")
-SIXTH = MethodInfo("bitfit", "BitFit", "bias", "bitfit", 5, False, {})
+SIXTH = MethodInfo("bitfit", "BitFit", "selective", "bitfit", 5, False, {})
 MAIN = {"movie_polarity": "accuracy", "tweet_rating": "pearson"}
 QUERY, BOTH = ("query",), ("key", "value")
 SWEPT = ((QUERY, 1), (QUERY, 8), (BOTH, 1))
@@ -190,7 +190,7 @@ def test_methods_have_labels_and_marks_of_their_own() -> None:
     assert list(key.names) == [*METHODS, "bitfit"]
     marks = list(zip(key.colours, key.shapes, strict=True))
     assert marks[0] == ("#0072B2", "circle")
-    assert marks[3:] == [("#000000", "cross"), ("#E69F00", "triangle-down")]
+    assert marks[3:] == [("#000000", "cross"), ("#009E73", "triangle-down")]
 
 
 def test_what_is_missing_leaves_its_figures_out() -> None:

@@ -13,7 +13,7 @@ from peft_study.records.scores import Overall
 SHOWN = {"parameters": 1.0, "memory": 1e-6, "seconds": 1e3}  # factors of what axes show
 TITLES = {"parameters": "Trained parameters", "memory": "Peak of memory"}
 TITLES["seconds"] = "Time of a training step"
-MEASURES = {"rank": "mean rank, 1 is best", "iqm": "interquartile mean × 100"}
+MEASURES = {"rank": "rank, 1 is best", "iqm": "interquartile mean × 100"}
 MEASURES["better"] = "better than full, % of pairs"
 
 
@@ -84,7 +84,7 @@ def _panel(of: Front, key: charts.Key, panels: int, title: str) -> alt.LayerChar
 
 
 def ranks(results: Results) -> Figure | None:
-    """Return mean ranks with intervals and, from six tasks on, what else is told over all tasks."""
+    """Return ranks with intervals and, from six tasks on, what else is told over all tasks."""
     found = sorted(results.statistics.overall, key=lambda of: of.rank)
     if not found:
         return None
@@ -94,24 +94,29 @@ def ranks(results: Results) -> Figure | None:
     order = [of.method for of in found]
     n = wording.counted((len(cell.seeds) for cell in results.cells.values()), "seed")
     over = f"{tasks} task{'' if tasks == 1 else 's'}"
+    slow = {of.method for of in results.statistics.unlearned if of.whole and of.rank is None}
+    if slow >= set(order):
+        return None
+    unlearned = ", ".join(study.label(name) for name in order if name in slow)
     told = [
-        f"{study.label(of.method)} {of.rank:.1f} ({of.rank_low:.1f} to {of.rank_high:.1f})"
-        for of in found
+        f"{study.label(of.method)} {of.rank:g} ({of.rank_low} to {of.rank_high})" for of in found
     ]
     return Figure(
         "ranks",
         f"Methods over {over}",
-        f"{n}; shapes: values; lines: 95% intervals, over seeds and held-out rows.",
+        f"{n}; shapes: values; lines: 95% intervals, those of the ranks all together.",
         wording.sentences(
-            f"The mean rank of a method over {over}, 1 the best ({n}, of rows that chose no "
-            f"evaluation), by which methods are sorted: {'; '.join(told)}.",
-            "Lines are 95% intervals from draws of other seeds and rows. They speak of these tasks "
-            "alone: on others, methods may rank otherwise.",
+            f"A method's rank by its mean score over {over}, 1 the best ({n}, of rows that chose "
+            f"no evaluation): {'; '.join(told)}.",
+            "A rank's interval counts the methods that are told apart by that mean, over seeds and "
+            "held-out rows, corrected for all pairs: it reaches from one more than are better to "
+            "as many as there are without those that are worse. It speaks of these tasks alone.",
+            f"Ranked though they have not learned every task: {unlearned}." if unlearned else "",
             "The interquartile mean is that of all runs without the lowest and the highest quarter."
             if "iqm" in shown
             else "Fewer than six tasks have neither interquartile mean nor improvement.",
         ),
-        f"Mean ranks from {told[0]} to {told[-1]}.",
+        f"Ranks from {told[0]} to {told[-1]}.",
         "rank: none; iqm: fraction, shown × 100; better: fraction, shown in %",
         ["metrics/statistics.json"],
         [_row(of, name) for name in shown for of in found],

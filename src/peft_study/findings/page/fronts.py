@@ -26,7 +26,7 @@ def front_sentences(results: Results) -> list[str]:
     """Say which methods no other beats in both score and cost, over all tasks."""
     found, label = fronts(results), results.study.label
     if not found:
-        return ["No method has learned every task, so none is compared by score and cost."]
+        return ["No method has learned all tasks of the study: none is compared by score and cost."]
     tested = results.statistics.over_tasks
     chance = "One seed does not tell by how much chance decides who is on a front."
     if tested:
@@ -93,11 +93,13 @@ def _by_task(results: Results) -> Table:
     rows, label = [], results.study.label
     for task in results.study.main_metrics:
         by_cost = {front.cost: front.members for front in fronts(results, task)}
-        named = [
-            "; ".join(f"{label(of.method)} {percent(of.score)}" for of in by_cost.get(cost, []))
-            for cost in COSTS
-        ]
-        rows.append([task, *(names or "not measured on it" for names in named)])
+        known = [cost for cost in COSTS if costs_of(results, cost, task)]
+        cells = dict.fromkeys(known, "none has learned")
+        cells |= {
+            cost: "; ".join(f"{label(of.method)} {percent(of.score)}" for of in members)
+            for cost, members in by_cost.items()
+        }
+        rows.append([task, *(cells.get(cost, "not measured on it") for cost in COSTS)])
     head = ["Front of the task", *(f"By {words}" for words in COSTS.values())]
     note = "By medians alone, the cheapest first: of single tasks no test tells who is on a front "
     note += "by chance. Costs are those of the task itself."

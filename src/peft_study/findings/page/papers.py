@@ -53,13 +53,13 @@ def papers_tables(results: Results, rows: Sequence[PublishedRow]) -> dict[str, s
 
 def readme_table(results: Results) -> str:
     """Return the README's table in Markdown, from the study, its cells and statistics alone."""
-    rows = []
-    for method in results.study.methods:
+    study, rows = results.study, []
+    for method in study.methods:
         found = [cell.trainable for (name, _), cell in results.cells.items() if name == method.name]
         if found:
             parts = {counts.adapter for counts in found}, {counts.head for counts in found}
             counts = " + ".join(GAP.join(f"{n:,}" for n in sorted(part)) for part in parts)
-            rows.append([method.label, counts, *_shown(results, method.name)])
+            rows.append([study.cited(method.name), counts, *_shown(results, method.name)])
     rows.append(["majority class or mean", "0", *baselines(results)])
     return _markdown(Grid(["method", "trained: adapter + head", *_tasks(results)], rows)).rstrip()
 
@@ -73,7 +73,7 @@ def scores(results: Results) -> Grid:
         name, average = method.name, averages.get(method.name)
         count, shown = millions(trained(results, name)), _shown(results, name)
         mean = GAP if average is None else percent(average)
-        rows.append([method.label, count, *shown, mean])
+        rows.append([study.cited(name), count, *shown, mean])
     return Grid(["Method", "Trainable parameters (M)", *_tasks(results), "Avg."], rows)
 
 

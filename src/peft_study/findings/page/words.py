@@ -30,6 +30,7 @@ SAID = {"equivalent": "is equivalent to", "better": "is better than", "worse": "
 SAID["undecided"] = "cannot be told from, nor called equivalent to,"
 SAID["unlearned"] = "cannot be compared, since one has not learned, with"
 FRONT = "Which methods does no other beat in both score and cost?"
+MANY = 4  # cells that have not learned, beyond which they are named task by task
 STARTS = {"per_method": "each method's own weights", "full_ft": "one encoder for all"}
 
 
@@ -96,7 +97,7 @@ def overview(study: StudyInfo) -> dict[str, str]:
     }
     for method in study.methods:
         everything = "all weights are trained" if method.family == "full" else ""
-        about = everything or _settings(method.settings), of_its_own(method)
+        about = everything or _settings(method.settings), of_its_own(method), method.citation
         found[method.label] = "; ".join(filter(None, about))
     if init.mode != "none" and init.tasks:
         start = f"{', '.join(init.tasks)} start from {init.task}: {STARTS[init.mode]}"
@@ -168,9 +169,25 @@ def _match(results: Results, lora: MethodInfo | None, full: MethodInfo | None) -
         for verdict, names in verdicts.items()
         if names
     ]
-    slow = [f"{unlearned_words(u, results.study)}." for u in results.statistics.unlearned]
+    slow = unlearned_sentences(results)
     advice = [f"What has not learned decides nothing: {TRY}."] if slow else []
     return [*slow, *advice, *summary, *sentences, *_meaning(results.study, list(rows.values()))]
+
+
+def unlearned_sentences(results: Results) -> list[str]:
+    """Name what has not learned: cell by cell, or the methods task by task if there are many."""
+    study, found = results.study, results.statistics.unlearned
+    whole: dict[str, list[str]] = {}
+    for of in found:
+        if of.whole and of.rank is None:
+            whole.setdefault(of.task, []).append(study.label(of.method))
+    if sum(map(len, whole.values())) <= MANY:
+        return [f"{unlearned_words(of, study)}." for of in found]
+    rest = [of for of in found if not of.whole or of.rank is not None]
+    return [
+        *(f"On {task} have not learned: {', '.join(names)}." for task, names in whole.items()),
+        *(f"{unlearned_words(of, study)}." for of in rest),
+    ]
 
 
 def _planning(row: Difference) -> str:
@@ -305,9 +322,14 @@ def _measured(recipe: Recipe, lora: MethodInfo) -> str:
 
 
 def _settings(values: Mapping[str, object]) -> str:
-    """Show a block of parameters on one line, without what is not set."""
-    return ", ".join(
-        f"{key.replace('_', ' ')} {'+'.join(value) if isinstance(value, tuple) else value}"
-        for key, value in values.items()
-        if value is not None
-    )
+    """Show a block of parameters on one line, without what is not set; of blocks within it too."""
+    shown = []
+    for name, value in values.items():
+        key = name.replace("_", " ")
+        if isinstance(value, Mapping):
+            shown.append(_settings(value))
+        elif isinstance(value, (list, tuple)):
+            shown += [f"{key} {'+'.join(map(str, value))}"] if value else []
+        elif value is not None:
+            shown.append(f"{key} {value}")
+    return ", ".join(shown)
