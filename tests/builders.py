@@ -25,8 +25,9 @@ from peft_study.records.scores import (
 )
 from peft_study.records.study import MethodInfo, StudyInfo
 
-STATISTICS = ("gaps", "cells", "differences", "swept", "unlearned", "overall")
-STATISTICS += ("over_tasks", "averages")
+STATISTICS = (
+    *("gaps", "cells", "differences", "swept", "unlearned", "overall", "over_tasks", "averages"),
+)
 TRAIN = {"epochs": 2, "device": "cpu", "precision": "float32"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "lora": {"r": 8, "alpha": 16.0, "dropout": 0.0, "targets": ("query", "value")},
