@@ -50,6 +50,14 @@ def test_chance_is_told_by_the_corrected_comparisons_with_what_costs_less() -> N
     alike = {point.method: point.alike for point in front.members}
     assert alike["bitfit"] == ()
     assert alike["lora"] == ("ia3",)
+    # Prefix tuning is beaten by LoRA alone, OFT by BitFit and others: nothing tells them apart.
+    beaten = {point.method: point.alike for point in front.points if not point.on_front}
+    assert beaten["prefix"] == ("lora",)
+    assert beaten["oft"] == ("bitfit", "ia3", "lora", "prefix")
+    told = OverTasks("ia3", "oft", 0.1, 0.05, 0.2, 0.01, 1.0)
+    more = (*made_up().statistics.over_tasks, told)
+    (front,) = (of for of in fronts(made_up(over_tasks=more)) if of.cost == "memory")
+    assert {point.method: point.alike for point in front.points}["oft"] == ()
     (sentence, *_) = front_sentences(made_up())
     assert sentence.startswith("By trained parameters: IA3 (18,000); LoRA (ours) (73,728);")
     assert "LoRA (ours) from IA3" in sentence

@@ -4,7 +4,7 @@ The score is the median over seeds on a task, or the mean over tasks of a method
 that chose no evaluation. What has not learned decides nothing, so it is on no front and beats none.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from statistics import fmean
 
 from peft_study.findings.results import Results
@@ -19,9 +19,11 @@ COSTS = {
 
 
 class Point(Record):
-    """A method's score and cost. `alike` are those from which a method on the front is not told.
+    """A method's score and cost, and which others no test tells it apart from, the cheapest first.
 
-    They cost less, the cheapest first. None if no tests tell: with a single seed, or on a task.
+    `alike` are, of a method on the front, those that cost less; of one that is beaten, those that
+    beat it, if it is told apart from none of them. It is None if no tests tell: with a single seed,
+    or on a task.
     """
 
     method: str
@@ -129,14 +131,18 @@ def _points(
     costs: Mapping[str, float],
     apart: Callable[[str, str], bool] | None,
 ) -> tuple[Point, ...]:
-    both = [(costs[name], -score, name) for name, score in scores.items() if name in costs]
+    both = sorted((costs[name], -score, name) for name, score in scores.items() if name in costs)
     found = []
-    for cost, minus, name in sorted(both):
-        beaten = any(
-            of <= cost and other <= minus and (of, other) != (cost, minus) for of, other, _ in both
-        )
-        alike: Iterable[str] | None = None
-        if apart and not beaten:
-            alike = (one for of, _, one in sorted(both) if of < cost and not apart(name, one))
-        found.append(Point(name, -minus, cost, not beaten, None if alike is None else tuple(alike)))
+    for cost, minus, name in both:
+        beaters = [
+            one
+            for of, other, one in both
+            if of <= cost and other <= minus and (of, other) != (cost, minus)
+        ]
+        alike: tuple[str, ...] | None = None
+        if apart:
+            cheaper = [one for of, _, one in both if of < cost]
+            alike = tuple(one for one in beaters or cheaper if not apart(name, one))
+            alike = () if len(alike) < len(beaters) else alike
+        found.append(Point(name, -minus, cost, not beaters, alike))
     return tuple(found)

@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Iterable
+from typing import Any
 
 import altair as alt
 
@@ -29,14 +30,14 @@ FAMILY_COLOURS = {
 SERIES_COLOURS = (BLUE, VERMILION, GREEN, BLACK, PURPLE, ORANGE, SKY)
 _STAR = "M0,-1.2L.31,-.37L1.14,-.37L.47,.14L.71,.97L0,.46L-.71,.97L-.47,.14L-1.14,-.37L-.31,-.37Z"
 _HOURGLASS, _BOW = "M-.9,-1L.9,-1L-.9,1L.9,1Z", "M-1,-.9L1,.9L1,-.9L-1,.9Z"
-_TALL, _WIDE = "M-.4,-1.1L.4,-1.1L.4,1.1L-.4,1.1Z", "M-1.1,-.4L1.1,-.4L1.1,.4L-1.1,.4Z"
+_TALL, _ELL = "M-.4,-1.1L.4,-1.1L.4,1.1L-.4,1.1Z", "M-1,-1L-.1,-1L-.1,.1L1,.1L1,1L-1,1Z"
 _SPARK = "M0,-1.3L.3,-.3L1.3,0L.3,.3L0,1.3L-.3,.3L-1.3,0L-.3,-.3Z"
 _ARROW = "M0,-1.2L1,0L.4,0L.4,1.1L-.4,1.1L-.4,0L-1,0Z"
 _CHEVRON = "M-1.1,-.8L0,.1L1.1,-.8L1.1,.2L0,1.1L-1.1,.2Z"
 # By place of the methods of the table, then for recipes.
 SHAPES = (
     *("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"),
-    *("triangle-left", _STAR, _HOURGLASS, _BOW, _TALL, _SPARK, _WIDE, _ARROW, _CHEVRON),
+    *("triangle-left", _STAR, _HOURGLASS, _BOW, _TALL, _SPARK, _ELL, _ARROW, _CHEVRON),
 )
 DASHES = ([1, 0], [6, 3], [2, 2], [9, 3, 2, 3], [4, 1])  # of lines, by member of a family
 SAW = "M-1,-1L1,1M-1,1L1,-1"  # a saltire, which no method has
@@ -60,6 +61,11 @@ class Key(Record):
         """Colour by series; without a legend where the rows are labelled."""
         scale = alt.Scale(domain=list(self.names), range=self.colours)
         return alt.Color(f"{self.field}:N", scale=scale, legend=self._legend() if legend else None)
+
+    def fill(self) -> alt.Fill:
+        """Fill by series, without a legend of its own."""
+        scale = alt.Scale(domain=list(self.names), range=self.colours)
+        return alt.Fill(f"{self.field}:N", scale=scale, legend=None)
 
     def shape(self, *, legend: bool = True) -> alt.Shape:
         """Shape by series; joins the legend of the colours."""
@@ -205,6 +211,16 @@ def grid(panels: list[alt.LayerChart], columns: int, title: str, subtitle: str) 
         .configure_title(fontSize=12, anchor="start")
         .configure_legend(orient="bottom", direction="horizontal", labelFontSize=11, symbolSize=70)
     )
+
+
+def on_front(points: alt.Chart, key: Key, size: int) -> list[alt.Chart]:
+    """Return the points, filled where `front` is true: lightly, for methods may coincide."""
+    beaten, front = (points.transform_filter(f"{no}datum.front") for no in ("!", ""))
+    about: dict[str, Any] = {"size": size, "strokeWidth": 2, "opacity": 1}
+    return [
+        beaten.mark_point(**about),
+        front.mark_point(**about, fillOpacity=0.6).encode(fill=key.fill()),
+    ]
 
 
 def scaled(factor: float, *fields: str) -> alt.Chart:

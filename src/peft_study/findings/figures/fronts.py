@@ -76,8 +76,7 @@ def _panel(of: Front, key: charts.Key, panels: int, title: str) -> alt.LayerChar
         base.transform_filter("datum.front").mark_line(
             interpolate="step-after", color="#999999", strokeWidth=1.5, strokeDash=[4, 3]
         ),
-        points.transform_filter("!datum.front").mark_point(size=60, strokeWidth=1.3, opacity=1),
-        points.transform_filter("datum.front").mark_point(filled=True, size=90, opacity=1),
+        *charts.on_front(points, key, 75),
     ]
     width = charts.panel_width(panels, 0, 46) if panels > 1 else 420
     return alt.LayerChart(layer=layers, title=TITLES[of.cost], width=width, height=230)
@@ -133,13 +132,14 @@ def _measure(
     base = charts.scaled(factor, "value", "low", "high")
     base = base.transform_filter(f"datum.measure == {name!r}").encode(y=y)
     base = base.encode(color=key.colour(legend=False))
+    low, value = (charts.x_of(f"{of}_shown", MEASURES[name]) for of in ("low", "value"))
+    if name == "rank":
+        scale = alt.Scale(domain=[0.5, len(order) + 0.5], nice=False)
+        low, value = low.scale(scale), value.scale(scale)
+    points = base.mark_point(filled=True, size=70, opacity=1)
     layers = [
-        base.mark_rule(strokeWidth=2).encode(
-            x=charts.x_of("low_shown", MEASURES[name]), x2="high_shown:Q"
-        ),
-        base.mark_point(filled=True, size=70, opacity=1).encode(
-            x=charts.x_of("value_shown", MEASURES[name]), shape=key.shape(legend=False)
-        ),
+        base.mark_rule(strokeWidth=2).encode(x=low, x2="high_shown:Q"),
+        points.encode(x=value, shape=key.shape(legend=False)),
     ]
     width = charts.panel_width(panels, charts.BAR_LABELS) if panels > 1 else 360
     return alt.LayerChart(layer=layers, width=width, height=26 * len(order))

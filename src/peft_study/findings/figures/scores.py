@@ -139,14 +139,9 @@ def parameters(results: Results, cells: list[CellStatistics]) -> Figure:
         base = base.transform_filter(f"datum.task == {task!r}")
         spread = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.5)
         points = base.encode(shape=key.shape(), y=charts.y_of("value_shown", title))
-        # Unfilled, for methods may coincide.
-        beaten = points.transform_filter("!datum.front").mark_point(
-            size=85, strokeWidth=2, opacity=1
-        )
         layers = [
             spread.encode(y=charts.y_of("low_shown", title), y2="high_shown:Q"),
-            points.transform_filter("datum.front").mark_point(filled=True, size=85, opacity=1),
-            beaten,
+            *charts.on_front(points, key, 85),
         ]
         panels.append(alt.LayerChart(layer=layers, title=task, width=width, height=height))
     n = wording.counted((cell.n for cell in cells), "seed")

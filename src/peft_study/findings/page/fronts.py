@@ -19,6 +19,9 @@ def front_words(results: Results, front: Front) -> list[str]:
     alike = [f"{label(of.method)} from {label(of.alike[0])}" for of in front.members if of.alike]
     if alike:
         found.append(f"Not told apart from what costs less: {'; '.join(alike)}.")
+    near = [label(of.method) for of in front.points if of.alike and not of.on_front]
+    if near:
+        found.append(f"Beaten, but told apart from none that beats it: {', '.join(near)}.")
     return found
 
 
@@ -72,20 +75,23 @@ def front_tables(results: Results) -> list[Table]:
         values = [shown(cost, points[cost].cost) if cost in points else GAP for cost in costs]
         score = percent(next(iter(points.values())).score)
         on = [cost for cost, point in points.items() if point.on_front]
-        alike = {cost: points[cost].alike or () for cost in on}
-        doubts = [
-            f"{cost}: not told apart from {study.label(of[0])}" for cost, of in alike.items() if of
-        ]
+        alike = {cost: point.alike for cost, point in points.items() if point.alike}
+        doubts = [f"{cost}: {study.label(of[0])}" for cost, of in alike.items()]
         of = [study.cited(name), score, *values, ", ".join(on) or GAP, "; ".join(doubts) or GAP]
         rows.append(of)
     head = ["Method", "Score", *(COSTS[cost].capitalize() for cost in costs)]
-    head += ["On the front by", "From what costs less"]
+    head += ["On the front by", "Not told apart from"]
     sources = ["metrics/statistics.json", "metrics/runs", "metrics/profile.json"]
-    note = "Score: the mean of the tasks' medians, of rows that chose no evaluation. On the front: "
-    note += "no other method has as good a score at a lower cost, or a better one at no higher "
-    note += "cost; what has not learned is left out. " + unmeasured(results)
+    notes = (
+        "Score: the mean of the tasks' medians, of rows that chose no evaluation. On the front: no "
+        "other method has as good a score at a lower cost, or a better one at no higher cost; what "
+        f"has not learned is left out. {unmeasured(results)}",
+        "Not told apart, by the mean over tasks, corrected (Holm) for all pairs: of what is on a "
+        "front, the cheapest that costs less; of what is not, the cheapest that beats it, if none "
+        "of those is told apart.",
+    )
     caption, words = "Score and cost, and what no other method beats in both", len(head)
-    whole = Table("front", caption, head, rows, sources, (words - 2, words - 1), (note,))
+    whole = Table("front", caption, head, rows, sources, (words - 2, words - 1), notes)
     return [whole, _by_task(results)] if len(study.tasks) > 1 else [whole]
 
 
