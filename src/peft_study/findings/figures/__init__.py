@@ -21,8 +21,8 @@ def figures(results: Results, published: Sequence[PublishedRow]) -> list[Figure]
     found = [
         scores.scores(results, cells, published) if cells else None,
         scores.parameters(results, counted) if counted else None,
-        fronts.front(results),
-        fronts.ranks(results),
+        fronts.front(results) if results.cells else None,
+        fronts.ranks(results) if results.cells else None,
         curves.curves(results) if results.curves else None,
         curves.stability(results, defined) if defined else None,
         sweep.rank_weights(results) if ranks else None,
