@@ -51,7 +51,7 @@ def test_chance_is_told_by_the_corrected_comparisons_with_what_costs_less() -> N
     (front,) = (of for of in fronts(made_up()) if of.cost == "memory")
     alike = {point.method: point.alike for point in front.members}
     assert alike["bitfit"] == ()
-    assert alike["lora"] == ("ia3",)
+    assert alike["lora"] == ("ia3", "lora_r1")
     # Prefix tuning is beaten by LoRA alone, OFT by BitFit and others: nothing tells them apart.
     beaten = {point.method: point.alike for point in front.points if not point.on_front}
     assert beaten["prefix"] == ("lora",)
