@@ -7,6 +7,7 @@ that chose no evaluation. What has not learned decides nothing, so it is on no f
 from collections.abc import Callable, Mapping
 from statistics import fmean
 
+from peft_study.findings import wording
 from peft_study.findings.results import Results
 from peft_study.records import Record
 from peft_study.records.costs import Profile, Recipe, TaskProfile
@@ -16,6 +17,11 @@ COSTS = {
     "memory": "peak of memory",
     "seconds": "time of a training step",
 }
+
+
+AXES = {"parameters": "trained parameters", "memory": "MB at the peak", "seconds": "ms a step"}
+BY = {"parameters": "By trained parameters", "memory": "By the peak of memory"}
+BY["seconds"] = "By the time of a training step"
 
 
 class Point(Record):
@@ -85,6 +91,43 @@ def left_out(results: Results) -> dict[str, str]:
         for name in results.study.labels
         if name in slow or name not in scores
     }
+
+
+def front_words(results: Results, front: Front) -> list[str]:
+    """Name the methods on a front, then those that no test tells from one that costs less."""
+    label = results.study.label
+    named = [f"{label(of.method)} ({shown(front.cost, of.cost)})" for of in front.members]
+    found = [f"{BY[front.cost]}: {'; '.join(named)}."]
+    alike = [f"{label(of.method)} from {label(of.alike[0])}" for of in front.members if of.alike]
+    if alike:
+        found.append(f"Not told apart from what costs less: {'; '.join(alike)}.")
+    near = [label(of.method) for of in front.points if of.alike and not of.on_front]
+    if near:
+        found.append(f"Beaten, but told apart from none that beats it: {', '.join(near)}.")
+    return found
+
+
+def unmeasured(results: Results) -> str:
+    """Say which costs were not measured, and which otherwise than trained; "" of none."""
+    if not results.profile:
+        return "Memory and time were not measured: the study has no profile."
+    study, tasks = results.study, ", ".join(of.task for of in results.profile.tasks)
+    costs = [costs_of(results, cost) for cost in ("memory", "seconds")]
+    lacking = [study.label(name) for name in study.labels if any(name not in of for of in costs)]
+    told = [f"Memory and time are those of {tasks}."]
+    if lacking:
+        told.append(f"Not measured: {', '.join(lacking)}.")
+    apart = {name: at for name in study.labels if (at := measured(results, name))}
+    words = {name: wording.measured_with(at, study) for name, at in apart.items()}
+    told += [f"{study.label(name)} is {of.removeprefix(', ')}." for name, of in words.items() if of]
+    return " ".join(told)
+
+
+def shown(cost: str, value: float) -> str:
+    """Show a cost with its unit."""
+    if cost == "parameters":
+        return f"{value:,.0f}"
+    return f"{wording.megabytes(value)} MB" if cost == "memory" else f"{1000 * value:,.0f} ms"
 
 
 def _measured(profile: Profile | None, of: TaskProfile, name: str, cost: str) -> float | None:

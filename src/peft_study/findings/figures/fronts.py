@@ -5,8 +5,7 @@ import altair as alt
 from peft_study.findings import wording
 from peft_study.findings.figures import charts
 from peft_study.findings.figures.figure import Figure, Row, row
-from peft_study.findings.front import Front, fronts, left_out
-from peft_study.findings.page.fronts import AXES, front_words, unmeasured
+from peft_study.findings.front import AXES, Front, front_words, fronts, left_out, unmeasured
 from peft_study.findings.results import Results
 from peft_study.records.scores import Overall
 

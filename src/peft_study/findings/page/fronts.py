@@ -1,28 +1,18 @@
-"""What the page, and the figure's caption, say of Pareto fronts."""
+"""What the page says of Pareto fronts: sentences and tables."""
 
-from peft_study.findings import wording
-from peft_study.findings.front import COSTS, Front, Point, costs_of, fronts, left_out, measured
+from peft_study.findings.front import (
+    COSTS,
+    Point,
+    costs_of,
+    front_words,
+    fronts,
+    left_out,
+    shown,
+    unmeasured,
+)
 from peft_study.findings.page.table import Table
 from peft_study.findings.results import Results
-from peft_study.findings.wording import GAP, megabytes, percent
-
-AXES = {"parameters": "trained parameters", "memory": "MB at the peak", "seconds": "ms a step"}
-BY = {"parameters": "By trained parameters", "memory": "By the peak of memory"}
-BY["seconds"] = "By the time of a training step"
-
-
-def front_words(results: Results, front: Front) -> list[str]:
-    """Name the methods on a front, then those that no test tells from one that costs less."""
-    label = results.study.label
-    named = [f"{label(of.method)} ({shown(front.cost, of.cost)})" for of in front.members]
-    found = [f"{BY[front.cost]}: {'; '.join(named)}."]
-    alike = [f"{label(of.method)} from {label(of.alike[0])}" for of in front.members if of.alike]
-    if alike:
-        found.append(f"Not told apart from what costs less: {'; '.join(alike)}.")
-    near = [label(of.method) for of in front.points if of.alike and not of.on_front]
-    if near:
-        found.append(f"Beaten, but told apart from none that beats it: {', '.join(near)}.")
-    return found
+from peft_study.findings.wording import GAP, percent
 
 
 def front_sentences(results: Results) -> list[str]:
@@ -40,22 +30,6 @@ def front_sentences(results: Results) -> list[str]:
     without = [f"On no front: {'; '.join(out)}."] if out else []
     sentences = [" ".join(front_words(results, front)) for front in found]
     return [*sentences, *filter(None, [unmeasured(results)]), *without, chance]
-
-
-def unmeasured(results: Results) -> str:
-    """Say which costs were not measured, and which otherwise than trained; "" of none."""
-    if not results.profile:
-        return "Memory and time were not measured: the study has no profile."
-    study, tasks = results.study, ", ".join(of.task for of in results.profile.tasks)
-    costs = [costs_of(results, cost) for cost in ("memory", "seconds")]
-    lacking = [study.label(name) for name in study.labels if any(name not in of for of in costs)]
-    told = [f"Memory and time are those of {tasks}."]
-    if lacking:
-        told.append(f"Not measured: {', '.join(lacking)}.")
-    apart = {name: at for name in study.labels if (at := measured(results, name))}
-    words = {name: wording.measured_with(at, study) for name, at in apart.items()}
-    told += [f"{study.label(name)} is {of.removeprefix(', ')}." for name, of in words.items() if of]
-    return " ".join(told)
 
 
 def front_tables(results: Results) -> list[Table]:
@@ -112,10 +86,3 @@ def _by_task(results: Results) -> Table:
     caption = "What no other method beats in both score and cost, task by task"
     sources = ["metrics/statistics.json", "metrics/runs", "metrics/profile.json"]
     return Table("front-by-task", caption, head, rows, sources, (1, 2, 3), (note,))
-
-
-def shown(cost: str, value: float) -> str:
-    """Show a cost with its unit."""
-    if cost == "parameters":
-        return f"{value:,.0f}"
-    return f"{megabytes(value)} MB" if cost == "memory" else f"{1000 * value:,.0f} ms"
