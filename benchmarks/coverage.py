@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,10 @@ from scipy import stats
 from peft_study.errors import run_command
 from peft_study.findings import chance
 from peft_study.findings.chance import Values
+from peft_study.findings.comparisons import over_tasks as compared
 from peft_study.findings.cross_fitting import cross_fit, halves
 from peft_study.findings.influence import values
-from peft_study.findings.overall import overall, redrawn
+from peft_study.findings.overall import overall, rank, redrawn
 from peft_study.records.scores import Chance
 
 Array = NDArray[np.float64]
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--replications", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    for part in (accuracies, metrics, power, cross_fitting, over_tasks):
+    for part in (accuracies, metrics, power, cross_fitting, over_tasks, ranks):
         clock = time.monotonic()
         part(np.random.default_rng(arguments.seed), arguments.replications)
         print(f"\n{time.monotonic() - clock:.0f} s\n", flush=True)
@@ -199,10 +200,57 @@ def over_tasks(rng: np.random.Generator, replications: int) -> None:
         for of in zip(*tasks, strict=True):
             # As in a study, a task's number is the seed of its draws: tasks must not share them.
             drawn = [redrawn((ours, theirs[0]), n) for n, (ours, theirs) in enumerate(of)]
-            found, _ = overall(("ours", "theirs"), None, drawn)
+            found, _ = overall(("ours", "theirs"), None, drawn, [])
+            assert found.iqm_low is not None
+            assert found.iqm_high is not None
             covered.append(found.iqm_low <= truth <= found.iqm_high)
         lines.append((ratio, rows, f"{100 * truth:.1f}", judged(setting, share(covered))))
     table(("ratio", "rows", "truth", f"covered, of {count}"), lines)
+
+
+def ranks(rng: np.random.Generator, replications: int) -> None:
+    """Print how often all ranks lie in their intervals, and how often one of draws' would.
+
+    Methods are equally far apart, from `ACCURACY` down, in the same order on every task. The
+    intervals of draws are those of the mean rank over tasks, as `redrawn` gives it.
+    """
+    print("## Coverage of ranks: five seeds, 256 rows, ratio 0.005\n")
+    setting, lines, count = Setting(5, 256, 0.005), [], max(2, replications // 40)
+    for methods, tasks, apart in product((4, 12), (1, 3, 8), (0.03, 0.12)):
+        names, truth = [str(number) for number in range(methods)], np.arange(1.0, methods + 1)
+        below = np.linspace(0, apart, methods)
+        together, alone, by_draws, width = [], [], [], []
+        for _ in range(count):
+            of = [several(rng, setting, below) for _ in range(tasks)]
+            chances = {
+                (names[i], names[j]): [chance.two_way(task[i] - task[j]) for task in of]
+                for i, j in combinations(range(methods), 2)
+            }
+            pairs = compared(MARGIN, chances, ())
+            found = np.array([rank(name, pairs)[1:] for name in names])
+            inside = (found[:, 0] <= truth) & (truth <= found[:, 1])
+            together.append(bool(inside.all()))
+            alone += inside.tolist()
+            width.append(np.diff(found).mean())
+            drawn = [redrawn(task, n).mean(axis=2) for n, task in enumerate(of)]
+            means = np.mean([stats.rankdata(-scores, axis=1) for scores in drawn], axis=0)
+            low, high = np.percentile(means[1:], (2.5, 97.5), axis=0)
+            by_draws += ((low <= truth) & (truth <= high)).tolist()
+        each = share(alone), share(by_draws), float(np.mean(width))
+        of_all = marked(share(together), 95, 100)
+        lines.append((methods, tasks, apart, of_all, *(f"{value:.1f}" for value in each)))
+    heads = "methods", "tasks", "best minus worst", f"all, of {count}", "each", "by draws", "width"
+    table(heads, lines)
+
+
+def several(rng: np.random.Generator, setting: Setting, below: Array) -> list[Values]:
+    """Return the right answers of methods so far below `ACCURACY`."""
+    count, shape = len(below), (setting.seeds, setting.rows)
+    rows = (normal(rng, 1, 1, shape[1]) + normal(rng, count, 1, shape[1])) * math.sqrt(0.5)
+    latent = rows + normal(rng, count, shape[0], 1) * math.sqrt(setting.ratio)
+    latent = latent + normal(rng, count, *shape)
+    levels = [level(of, setting.ratio) for of in below]
+    return [(of + at > 0).astype(np.float64) for of, at in zip(latent, levels, strict=True)]
 
 
 def answers(

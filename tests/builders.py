@@ -25,7 +25,9 @@ from peft_study.records.scores import (
 )
 from peft_study.records.study import MethodInfo, StudyInfo
 
-STATISTICS = ("gaps", "cells", "differences", "swept", "unlearned", "overall", "averages")
+STATISTICS = (
+    *("gaps", "cells", "differences", "swept", "unlearned", "overall", "over_tasks", "averages"),
+)
 TRAIN = {"epochs": 2, "device": "cpu", "precision": "float32"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "lora": {"r": 8, "alpha": 16.0, "dropout": 0.0, "targets": ("query", "value")},
@@ -38,7 +40,8 @@ def method(name: str, **settings: Any) -> MethodInfo:
     """Return a method of the table, with the default study's settings unless `settings` say so."""
     row, place = METHODS[name], list(METHODS).index(name)
     found = SETTINGS[str(row.block)] | settings
-    return MethodInfo(name, row.label, row.family, row.family, place, row.exported, found)
+    about = name, row.label, row.family, row.family, place, row.exported, found
+    return MethodInfo(*about, kind=row.module)
 
 
 def study(

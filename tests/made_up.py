@@ -265,8 +265,11 @@ def _statistics() -> scores.Statistics:
         swept=(),
         unlearned=(),
         overall=(),
+        over_tasks=(),
         averages=(
             scores.Average("lora", "best", 2, (), 0.7975),
+            scores.Average("lora", "cross_fitted", 2, (), 0.7875),
+            scores.Average("full_ft", "cross_fitted", 2, (), 0.79625),
             scores.Average("full_ft", "best", 2, (), 0.80625),
             scores.Average("adapter_h", "best", 1, ("rating",), None),
         ),

@@ -159,6 +159,25 @@ def test_a_method_may_have_tasks_and_seeds_of_its_own(
     assert (set(only_one.cells), only_one.starts["peft_lora"]) == ({"full_ft"}, None)
 
 
+def test_a_recipe_that_says_nothing_new_is_an_implementation_of_what_it_is_like(
+    params: Params,
+) -> None:
+    params["recipes"] = {
+        "mine": {"like": "lora"},
+        "small": {"like": "lora", "r": 1},
+        "slower": {"like": "full_ft", "learning_rate": 1e-5},
+        "again": {"like": "small", "label": "Once more"},
+    }
+    params["methods"] += list(params["recipes"])
+    report = parts(check_study(params))["report"]
+    computed = {name: report.method(name).computes for name in params["recipes"]}
+    assert computed == {"mine": "lora", "small": "small", "slower": "slower", "again": "small"}
+    assert [report.method(name).kind for name in ("small", "slower")] == ["lora", "full_ft"]
+    # Hyperparameters of one task are enough.
+    params["tasks"]["tweet_rating"]["mine"] = {"learning_rate": 1e-3}
+    assert parts(check_study(params))["report"].method("mine").computes == "mine"
+
+
 def test_seeds_of_a_methods_own_have_draws_where_it_is_trained(params: Params) -> None:
     params["data"]["resample"] = "per_seed"
     params["seeds"] = [3, 1]

@@ -385,12 +385,12 @@ def _report(study: Study) -> StudyInfo:
 def _method(study: Study, name: str, place: int) -> MethodInfo:
     """Describe a method, at its `place` in the table of methods, after which recipes come."""
     declared, own = study.method(name), study.only.get(name, OnlyParams())
-    row, built_in = declared.row, name in METHODS
+    row = declared.row
     return MethodInfo(
         name=name,
         label=row.label,
         family=row.family,
-        computes=row.family if built_in else name,
+        computes=_computes(study, name),
         place=place,
         exported=row.exported,
         settings=vars(declared.settings),
@@ -398,4 +398,17 @@ def _method(study: Study, name: str, place: int) -> MethodInfo:
         seeds=tuple(own.seeds) if own.seeds else None,
         citation=declared.citation,
         published=declared.published,
+        kind=row.module,
     )
+
+
+def _computes(study: Study, name: str) -> str:
+    """Name what a method computes: a recipe that says nothing new is an implementation of it."""
+
+    def said(method: str) -> object:
+        trained = [study.hyperparameters(method, task) for task in study.tasks.values()]
+        return study.method(method).settings, trained
+
+    order = [method for method in (*METHODS, *study.recipes) if method in study.methods]
+    first = name if name in METHODS else next(m for m in order if said(m) == said(name))
+    return METHODS[first].family if first in METHODS else first

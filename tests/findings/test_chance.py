@@ -141,3 +141,20 @@ def test_intervals_cover_the_truth_over_seeds_and_rows() -> None:
         found = chance.two_way((0.84 + row + seed + rest > 0).astype(np.float64))
         covered.append(abs(found.mean - truth) < chance.reach(found))
     assert 0.91 < np.mean(covered) < 0.99
+
+
+def test_a_mean_over_tasks_adds_up_squared_errors() -> None:
+    rng = np.random.default_rng(0)
+    one, other = (chance.two_way(of + rng.normal(size=(4, 30))) for of in (0.0, 1.0))
+    alone = chance.over_tasks([one])
+    assert alone.reach() == pytest.approx(chance.reach(one))
+    assert alone.p_zero() == pytest.approx(chance.p_value(one))
+    both = chance.over_tasks([one, other])
+    assert both.mean == pytest.approx((one.mean + other.mean) / 2)
+    errors = chance.error(one), chance.error(other)
+    assert both.error == pytest.approx(math.hypot(*errors) / 2)
+    # Two tasks that are alike know their error twice as well.
+    twice = chance.over_tasks([one, one])
+    assert twice.freedom == pytest.approx(2 * chance.freedom(one), rel=1e-5)
+    nothing = chance.over_tasks([chance.two_way(np.full((3, 5), 0.5))])
+    assert (nothing.p_zero(), nothing.p_equivalence(0.6), nothing.p_equivalence(0.5)) == (0, 0, 1)

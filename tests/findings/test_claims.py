@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import builders
+import many_methods
 from peft_study.files import read_record, write_json
 from peft_study.findings.claims import claims, load_claims
 from peft_study.findings.claims.rules import RULES, unlearned_on
@@ -560,3 +561,47 @@ def test_what_differs_from_the_source_is_said() -> None:
     tasks = dict.fromkeys(("sst2", "mrpc", "cola", "rte", "stsb"), "accuracy")
     same = builders.results(replace(STUDY, tasks=builders.study((), tasks).tasks), profile=gpu)
     assert claims(same)[0].differs is None
+
+
+def test_methods_are_found_by_role_not_by_name() -> None:
+    names = {"lora": "mine", "loralib_lora": "theirs", "full_ft": "everything"}
+    renamed = {m.name: replace(m, name=names.get(m.name, m.name)) for m in STUDY.methods}
+    library = many_methods.recipe("bn", "Houlsby", "adapter", "adapters_library")
+    renamed["adapter_h"] = replace(library, settings={"config": "double_seq_bn[mh_adapter=True]"})
+    study = replace(STUDY, methods=tuple(renamed.values()))
+    assert [study.role(kind) for kind in METHODS] == ["mine", "theirs", "bn", "everything"]
+    rows = differences((-0.01, 0.01), (0.0, 0.01)).differences
+    # As a study has them that declares full fine-tuning first.
+    turned = [replace(r.reversed(), method="everything", reference="mine") for r in rows]
+    other = [replace(row, method="mine", reference="theirs", family="pairs") for row in rows]
+    steps_of = steps(HALF, NEAR_1)
+    training = tuple(
+        replace(of, recipe=replace(of.recipe, method=names[str(of.recipe.method)]))
+        for of in steps_of.training
+    )
+    task = replace(
+        steps_of, training=training, batches=dict.fromkeys(("mine", "everything"), Batch(16, 1))
+    )
+    fast = latency(Recipe("mine", merged=True), NEAR_1, NEAR_1)
+    slow = latency(Recipe("bn"), Ratio(1.3, 1.2, 1.4), NEAR_1)
+    task = replace(task, inference=(*fast.inference, *slow.inference))
+    results = builders.results(
+        study,
+        statistics=builders.statistics(differences=(*turned, *other)),
+        profile=builders.profile(task),
+    )
+    found = {claim.id: claim.verdict for claim in claims(results)}
+    assert found["lora_within_2_percent"] == "supported"
+    assert found["ours_within_1_1_points_of_loralib"] == "supported"
+    assert found["epochs_40_to_48_percent_faster"] == "supported"
+    assert found["no_overhead_when_merged"] == "supported"
+    assert found["adapters_add_latency"] == "supported"
+
+
+def test_of_several_in_a_role_the_built_in_goes_first() -> None:
+    own = many_methods.recipe("own", "Own", "lora", "lora")
+    assert replace(STUDY, methods=(*STUDY.methods, own)).role("lora") == "lora"
+    second = replace(own, name="second")
+    assert replace(STUDY, methods=(own, second)).role("lora") == "own"
+    # A study without one speaks of the method of the table.
+    assert replace(STUDY, methods=()).role("full_ft") == "full_ft"

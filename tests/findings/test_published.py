@@ -402,3 +402,27 @@ def test_a_study_that_reproduces_a_table_draws_and_tells_it() -> None:
     assert "grey" in drawn.caption
     page = render(results, made_up.CLAIMS, rows, made_up.FIGURES, made_up.SPECS)
     assert "95.1 ± 0.2" in page
+
+
+def test_a_recipe_stands_where_it_is_the_same() -> None:
+    found = study("hu2021 table 2 roberta-base")
+    lora = found.methods[0]
+    parts = summary()
+    cells = {(n.replace("lora", "mine"), t): of for (n, t), of in parts["cells"].items()}
+    rows = tuple(
+        replace(row, method=row.method.replace("lora", "mine")) for row in parts["statistics"].cells
+    )
+    parts = {"cells": cells, "statistics": builders.statistics(cells=rows)}
+    mine = replace(lora, name="mine", label="Mine")
+    of = {"source": "hu2021", "task": "sst2", "metric": "accuracy", "rank": 8}
+    row = find(rows_of(replace(found, methods=(mine,)), **parts), method="mine", **of)
+    assert (row.ours, row.like) == (0.9, True)
+    assert find(rows_of(found, scored=True), method="lora", **of).ours == 0.9
+    # One with other settings does not.
+    small = replace(mine, settings=lora.settings | {"r": 1})
+    row = find(rows_of(replace(found, methods=(small,)), **parts), method="lora", **of)
+    assert row.ours is None
+    assert row.note == "this study has it with other settings alone"
+    # The built-in with other settings gives way to a recipe with the row's own.
+    both = replace(found, methods=(replace(lora, settings=lora.settings | {"r": 1}), mine))
+    assert find(rows_of(both, **parts), method="mine", **of).like

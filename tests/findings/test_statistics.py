@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 import builders
+import many_methods
 from conftest import ROOT
 from peft_study.data.tasks import TASKS
 from peft_study.errors import StudyError
@@ -28,7 +29,7 @@ from peft_study.records.scores import (
     RunScores,
     Unlearned,
 )
-from peft_study.records.study import Report
+from peft_study.records.study import MethodInfo, Report
 
 
 def cell(
@@ -287,3 +288,61 @@ def test_nothing_is_averaged_over_a_gap() -> None:
     assert rows["lora"].mean_of_medians == pytest.approx(0.75)
     assert rows["full_ft"].mean_of_medians is None
     assert rows["full_ft"].gaps == ("mrpc",)
+
+
+def of_kind(name: str, kind: str) -> MethodInfo:
+    return MethodInfo(name, name, "lora", name, 9, False, {}, kind=kind)
+
+
+def test_many_methods_are_compared_with_full_fine_tuning_and_lora_alone() -> None:
+    others = [of_kind(f"recipe_{number}", "peft_tuner") for number in range(5)]
+    study = builders.study(("lora", "peft_lora", "full_ft"))
+    few = replace(study, methods=(*study.methods, *others[:4]))
+    asked = [(a.name, b.name) for of, a, b in comparisons.pairs(few) if of == "pairs"]
+    assert len(asked) == 15
+    many = replace(study, methods=(*study.methods, *others))
+    asked = [(a.name, b.name) for of, a, b in comparisons.pairs(many) if of == "pairs"]
+    # Five with either, and LoRA with full fine-tuning; PEFT's LoRA computes what ours does.
+    assert len(asked) == len(set(asked)) == 11
+    assert {reference for _, reference in asked} == {"lora", "full_ft"}
+    without = replace(many, methods=(*others, of_kind("a", "bitfit"), of_kind("b", "x")))
+    asked = [(a.name, b.name) for of, a, b in comparisons.pairs(without) if of == "pairs"]
+    assert {reference for _, reference in asked} == {"recipe_0"}
+
+
+def test_questions_find_lora_and_full_fine_tuning_by_what_they_are() -> None:
+    mine, full = of_kind("mine", "lora"), of_kind("everything", "full_ft")
+    study = replace(builders.study(), methods=(of_kind("dora", "peft_tuner"), mine, full))
+    families = {of: (a.name, b.name) for of, a, b in comparisons.pairs(study) if of != "pairs"}
+    assert families == {"lora_full": ("mine", "everything")}
+    # The built-in goes first.
+    both = replace(study, methods=(*builders.study(("lora",)).methods, *study.methods))
+    assert both.lora == both.methods[0]
+
+
+def test_all_pairs_are_compared_by_the_mean_over_tasks() -> None:
+    found = many_methods.results().statistics
+    assert len(found.over_tasks) == 66
+    by_pair = {(of.method, of.reference): of for of in found.over_tasks}
+    row = by_pair["lora", "full_ft"]
+    of_tasks = [d for d in found.differences if d.family == "lora_full"]
+    assert len(of_tasks) == 8
+    assert row.mean == pytest.approx(sum(d.mean or 0.0 for d in of_tasks) / 8)
+    # Eight tasks tell more than one does.
+    assert row.high - row.low < min((d.high or 1.0) - (d.low or 0.0) for d in of_tasks)
+    assert by_pair["lora", "prefix"].differs
+    slow = many_methods.results(slow=("ia3",)).statistics
+    assert [of.unlearned for of in slow.over_tasks if "ia3" in (of.method, of.reference)] == [
+        ("ia3",)
+    ] * 11
+
+
+def test_a_difference_the_other_way_round() -> None:
+    row = builders.difference("film", -0.03, 0.01)
+    back = row.reversed()
+    assert (back.method, back.reference) == ("full_ft", "lora")
+    assert (back.low, back.high) == (-0.01, 0.03)
+    assert back.mean == pytest.approx(0.01)
+    assert back.reversed() == row
+    results = builders.results(statistics=builders.statistics(differences=(row,)))
+    assert results.main_differences_of("full_ft", "lora") == [back]

@@ -9,13 +9,14 @@ cover, `benchmarks/coverage.py` simulates and `docs/statistics.md` tells.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from peft_study.records import Record
 from peft_study.records.scores import Chance
 
 LEVEL, POWER = 0.95, 0.80
@@ -80,10 +81,44 @@ def p_value(chance: Chance) -> float | None:
 
 def p_equivalence(chance: Chance, margin: float) -> float:
     """Return the p of two one-sided tests against ±`margin` (Schuirmann 1987)."""
-    scale, distance = error(chance), margin - abs(chance.mean)
-    if not scale:
-        return 0.0 if distance > 0 else 1.0
-    return float(stats.t.sf(distance / scale, freedom(chance)))
+    return over_tasks([chance]).p_equivalence(margin)
+
+
+class OverTasks(Record):
+    """The mean of several tasks' means, its error and the degrees of freedom of that."""
+
+    mean: float
+    error: float
+    freedom: float
+
+    def reach(self) -> float:
+        """Return half the width of the 95% interval."""
+        return _quantile((1 + LEVEL) / 2, self.freedom) * self.error
+
+    def p_zero(self) -> float:
+        """Return the two-sided p of a mean of zero, which is certain where nothing varies."""
+        if not self.error:
+            return float(not self.mean)
+        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.freedom))
+
+    def p_equivalence(self, margin: float) -> float:
+        """Return the p of two one-sided tests against ±`margin` (Schuirmann 1987)."""
+        distance = margin - abs(self.mean)
+        if not self.error:
+            return float(distance <= 0)
+        return float(stats.t.sf(distance / self.error, self.freedom))
+
+
+def over_tasks(tasks: Sequence[Chance]) -> OverTasks:
+    """Return the mean over tasks, each of the same weight, whose chances are apart.
+
+    Squared errors add up; the degrees of freedom are Satterthwaite's.
+    """
+    squares = [error(of) ** 2 for of in tasks]
+    below = sum(square**2 / freedom(of) for square, of in zip(squares, tasks, strict=True))
+    mean = sum(of.mean for of in tasks) / len(tasks)
+    degrees = sum(squares) ** 2 / below if below else 1.0
+    return OverTasks(mean, math.sqrt(sum(squares)) / len(tasks), float(f"{degrees:.6g}"))
 
 
 def detectable(chance: Chance) -> float:

@@ -11,8 +11,10 @@ from peft_study.errors import StudyError
 from peft_study.findings import chance
 from peft_study.findings.chance import LEVEL, Values
 from peft_study.findings.rows import CellValues
-from peft_study.records.scores import Cell, Difference, Family, Paired
+from peft_study.records.scores import Cell, Chance, Difference, Family, OverTasks, Paired
 from peft_study.records.study import MethodInfo, StudyInfo
+
+ALL_PAIRS = 6  # different methods, up to which each is compared with each on every task
 
 Pair = tuple[Family, MethodInfo, MethodInfo]
 
@@ -20,17 +22,24 @@ Pair = tuple[Family, MethodInfo, MethodInfo]
 def pairs(study: StudyInfo) -> Iterator[Pair]:
     """Yield which methods are compared, by the family of questions.
 
-    Of methods that compute the same the first stands for all against others.
+    Of methods that compute the same the first stands for all against others. More than `ALL_PAIRS`
+    are compared with full fine-tuning and with LoRA alone, without either with the first.
     """
     first: dict[str, MethodInfo] = {}
     for method in study.methods:
         first.setdefault(method.computes, method)
-    if "lora" in first and "full" in first:
-        yield "lora_full", first["lora"], first["full"]
+    lora, full = study.lora, study.full
+    if lora and full:
+        yield "lora_full", lora, full
     # Full fine-tuning is what the others are compared with.
     different = sorted(first.values(), key=lambda method: method.family == "full")
+    references = different
+    if len(different) > ALL_PAIRS:
+        references = [first[m.computes] for m in (lora, full) if m] or different[:1]
+        different = [m for m in different if m not in references] + references
     for method, reference in combinations(different, 2):
-        yield "pairs", method, reference
+        if reference in references:
+            yield "pairs", method, reference
     for method in study.methods:
         if method is not (mine := first[method.computes]):
             yield "implementations", mine, method
@@ -76,6 +85,32 @@ def paired(ours: tuple[Cell, Values], theirs: tuple[Cell, Values], margin: float
     places = {seed: place for place, seed in enumerate(other.seeds)}
     both = [(place, places[seed]) for place, seed in enumerate(cell.seeds) if seed in places]
     return tested(mine[[i for i, _ in both]] - others[[j for _, j in both]], margin)
+
+
+def over_tasks(
+    margin: float, of_tasks: Mapping[tuple[str, str], Sequence[Chance]], failed: Collection[str]
+) -> list[OverTasks]:
+    """Compare methods by the mean over tasks of what `chance` says of each task's differences.
+
+    Tasks weigh the same, and their chances are apart: squared errors add up, and the degrees of
+    freedom are Satterthwaite's. `failed` names the methods that have not learned some task. Where
+    nothing varies a difference is zero, or is not, for certain.
+    """
+    means = [chance.over_tasks(found) for found in of_tasks.values()]
+    zero = holm([of.p_zero() for of in means])
+    equal = holm([of.p_equivalence(margin) for of in means])
+    return [
+        OverTasks(
+            *pair,
+            mean=of.mean,
+            low=of.mean - of.reach(),
+            high=of.mean + of.reach(),
+            p_holm=p,
+            equivalence_holm=equivalence,
+            unlearned=tuple(name for name in pair if name in failed),
+        )
+        for pair, of, p, equivalence in zip(of_tasks, means, zero, equal, strict=True)
+    ]
 
 
 def tested(differences: Values, margin: float) -> Paired:

@@ -73,7 +73,7 @@ def iso_accuracy(curves: pd.DataFrame, study: StudyInfo, profile: Profile | None
 
     A task's target is the lower of the two methods' medians over seeds of their best evaluation,
     minus `study.iso_margin`, a fraction of the metric of which the source has 0.005; no rows of a
-    task unless `lora` and `full_ft` were trained on it. Joules are of the profile's tasks alone.
+    task unless both were trained on it. Joules are of the profile's tasks alone.
 
     Source: "Tiny Reproduction: LoRA", iso-accuracy analysis.
     """
@@ -81,12 +81,12 @@ def iso_accuracy(curves: pd.DataFrame, study: StudyInfo, profile: Profile | None
     measured = {costs.task: costs for costs in (profile.tasks if profile else ())}
     each = curves.groupby([*KEYS, "seed"], sort=False)
     medians = each["score"].max().groupby(KEYS).median().to_dict()
-    runs = []
+    both, runs = [study.role("lora"), study.role("full_ft")], []
     for key, run in each:
         task, method = str(key[0]), str(key[1])
-        if not {(task, "lora"), (task, "full_ft")} <= set(medians):
+        if not {(task, name) for name in both} <= set(medians):
             continue
-        target = min(medians[task, "lora"], medians[task, "full_ft"]) - study.iso_margin
+        target = min(medians[task, name] for name in both) - study.iso_margin
         where = task, method, int(run["seed"].iloc[0]), target
         found, reached = EqualScoreRun(*where, False, *[None] * 4), run[run["score"] >= target]
         if len(reached):

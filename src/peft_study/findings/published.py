@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from peft_study.errors import nearest
-from peft_study.findings.printed import CITATIONS, SCORES, Printed, printed_rows
+from peft_study.findings.printed import CITATIONS, OUR_NAMES, SCORES, Printed, printed_rows
 from peft_study.findings.results import PublishedRow, Results
 from peft_study.findings.wording import measured_with
 from peft_study.methods import METHODS
@@ -58,6 +58,7 @@ def first_epoch(results: Results, task: str, method: str, end: float = 1) -> Sta
 
 def _beside(row: Printed, rows: list[Printed], results: Results) -> PublishedRow:
     ours, value = _ours(row, rows, results), row.number(row.value)
+    own = _own(row, rows, results)
     size, start = _size(row, rows), "starts from MNLI" if row.start == "mnli" else ""
     notes = f"{size}M parameters" if size else "", start, row.note, ours.note
     return PublishedRow(
@@ -65,7 +66,7 @@ def _beside(row: Printed, rows: list[Printed], results: Results) -> PublishedRow
         table=row.table,
         citation=f"{CITATIONS[row.source]}, {row.place}",
         model=row.model,
-        method=row.name,
+        method=own.name if own else row.name,
         weights=row.adapted,
         rank=int(row.rank) if row.rank else None,
         task=row.task or None,
@@ -93,20 +94,20 @@ def _ours(row: Printed, rows: list[Printed], results: Results) -> Ours:
     """Find what this study has for a row, and in what that is unlike it, or say why it has none."""
     if row.metric == "average":
         return _average(row, rows, results)
-    study, size = results.study, _size(row, rows)
-    own = _method(row, size, results)
-    if own:  # a recipe may have any name
-        row = replace(row, method=own.name)
+    study, own = results.study, _own(row, rows, results)
     if not own and not (row.name == "lora" and study.sweep.ranks):
+        if any(method.kind == row.name for method in study.methods):
+            return Ours(note="this study has it with other settings alone")
         known = row.name in METHODS
         return Ours(note="not part of this study" if known else "no method of this project")
     if row.task and row.task not in study.main_metrics:
         return Ours(note="not a task of this study")
-    apart = _settings(row, own, size, results) if own else []
-    found = _swept(row, results) if row.metric in SCORES and (apart or not own) else None
+    apart = _settings(row, own, _size(row, rows), results) if own else []
+    printed, row = row, replace(row, method=own.name) if own else row
+    found = _swept(printed, results) if row.metric in SCORES and (apart or not own) else None
     if found and (found.value is not None or not own):
         apart = []  # The sweep has the row's own settings.
-    elif own and row.task and not study.trains(row.name, row.task):
+    elif own and row.task and not study.trains(own.name, row.task):
         found = Ours(note="this study does not train it on this task")
     elif own and row.metric in SCORES:
         found = _scored(row, results)
@@ -121,17 +122,17 @@ def _ours(row: Printed, rows: list[Printed], results: Results) -> Ours:
     return replace(found, note=note, like=found.like and not any(apart))
 
 
-def _method(row: Printed, size: str, results: Results) -> MethodInfo | None:
-    """Find our method for a row: of several, that of the row's own size."""
-    of = [m for m in results.study.methods if (m.published or m.name) == row.name]
-    if not size or len(of) < 2:
-        return of[0] if of else None
+def _own(row: Printed, rows: list[Printed], results: Results) -> MethodInfo | None:
+    """Return the study's method that a row is of: the same by settings goes before the same name.
 
-    def apart(method: MethodInfo) -> float:
-        millions = _parameters(replace(row, method=method.name), results).value
-        return math.inf if millions is None else abs(millions - float(size))
-
-    return min(of, key=apart)
+    A recipe stands for a method that it is like if the row's settings are its own.
+    """
+    # No recipe whose name a source has for something else.
+    of = [m for m in results.study.methods if row.name in (m.published or m.name, m.kind)]
+    of = [m for m in of if m.name not in OUR_NAMES]
+    size = _size(row, rows)
+    same = [m for m in of if not _settings(row, m, size, results)]
+    return next(iter([*same, *(m for m in of if (m.published or m.name) == row.name)]), None)
 
 
 def _settings(row: Printed, own: MethodInfo, size: str, results: Results) -> list[str]:
@@ -144,7 +145,7 @@ def _settings(row: Printed, own: MethodInfo, size: str, results: Results) -> lis
     ]
     if row.weights and own.weights and set(own.weights) != set(row.adapted):
         apart.append(f"ours adapts {'+'.join(own.weights)}")
-    millions = _parameters(row, results).value
+    millions = _parameters(replace(row, method=own.name), results).value
     if size and millions is not None and abs(millions - float(size)) > SAME_SIZE * float(size):
         apart.append(f"ours has {millions:.1f}M parameters")
     return apart
@@ -157,7 +158,7 @@ def _start(row: Printed, results: Results) -> str:
     """
     init, ours = results.study.mnli_init, STARTS["encoder"]
     if init.mode != "none" and row.task in init.tasks:
-        one_for_all = init.mode == "full_ft" and row.name != "full_ft"
+        one_for_all = init.mode == "full_ft" and not _is(row, "full_ft", results)
         ours = f"{'an encoder fine-tuned on' if one_for_all else 'weights adapted to'} {init.task}"
     return "" if ours == STARTS.get(row.start, ours) else f"ours starts from {ours}"
 
@@ -249,13 +250,16 @@ def _parameters(row: Printed, results: Results) -> Ours:
         return Ours(
             note="what it trains is not known" if mine else "this study has no results of it"
         )
-    return Ours(max(n.total if row.name == "full_ft" else n.adapter for n in counts) / 1e6)
+    whole = _is(row, "full_ft", results)
+    return Ours(max(n.total if whole else n.adapter for n in counts) / 1e6)
 
 
 def _share(row: Printed, results: Results) -> Ours:
     """Return a method's median as a share of full fine-tuning's, in the task's main metric."""
     at, metric = results.statistics.at(results.study.report), results.study.main_metrics[row.task]
-    ours, full = (at.get((name, row.task, metric)) for name in (row.name, "full_ft"))
+    ours, full = (
+        at.get((name, row.task, metric)) for name in (row.name, results.study.role("full_ft"))
+    )
     if not ours or not full or not full.median:
         return Ours(note="not both it and full fine-tuning have results")
     return Ours(ours.median / full.median, n=ours.n, note="ours is the ratio of the medians")
@@ -297,8 +301,8 @@ def _cost(row: Printed, results: Results) -> Ours:
     step, memory = costs.step_of(method), costs.memory_of(method)
     energy, epoch = costs.energy_of(method), step and step.seconds_per_epoch
     # Full fine-tuning leaves the base model as it is; our LoRA is merged, as the source's is.
-    modules = None if METHODS[method].family == "full" else method
-    latency = costs.inference_of(modules, merged=method == "lora")
+    modules = None if _is(row, "full_ft", results) else method
+    latency = costs.inference_of(modules, merged=_is(row, "lora", results))
     times = latency and latency.validation_set.seconds
     found = {
         "seconds_per_epoch": step and epoch and (step.recipe, epoch.mean, epoch.std),
@@ -317,7 +321,8 @@ def _cost(row: Printed, results: Results) -> Ours:
 def _time_saved(row: Printed, results: Results) -> Ours:
     """Return the share of full fine-tuning's seconds an epoch that a method does not need."""
     of = replace(row, metric="seconds_per_epoch")
-    ours, full = _cost(of, results), _cost(replace(of, method="full_ft"), results)
+    full_ft = replace(of, method=results.study.role("full_ft"))
+    ours, full = _cost(of, results), _cost(full_ft, results)
     if ours.value is None or full.value is None:
         return replace(full if full.value is None else ours, value=None, std=None)
     return Ours(1 - ours.value / full.value, note=ours.note, like=False)
@@ -328,7 +333,8 @@ def _latency(row: Printed, results: Results) -> Ours:
     if not row.metric.removesuffix("_percent").endswith("_batch_1"):
         return Ours(note="ours is measured one by one, and of the whole validation set")
     tasks = results.profile.tasks if results.profile else ()
-    found = [task.inference_of(row.name, merged=row.name == "lora") for task in tasks[:1]]
+    merged = _is(row, "lora", results)
+    found = [task.inference_of(row.name, merged=merged) for task in tasks[:1]]
     cost = found[0] if found else None
     if not cost:
         return Ours(note="not measured")
@@ -336,6 +342,12 @@ def _latency(row: Printed, results: Results) -> Ours:
     value = one.ratio.value - 1 if row.metric.startswith("overhead") else 1e3 * one.seconds.median
     note = f"other hardware and texts{measured_with(cost.recipe, results.study)}"
     return Ours(value, n=one.n, note=note, like=False)
+
+
+def _is(row: Printed, kind: str, results: Results) -> bool:
+    """Tell whether a row's method is of a kind, also one that the study does not have."""
+    own = results.study.method(row.name)
+    return (own.kind if own else row.name) == kind
 
 
 # By the first word of a metric; all others are costs.

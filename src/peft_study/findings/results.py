@@ -92,9 +92,11 @@ class Results(Record):
         return [row for row in rows if (row.task, row.metric, row.evaluation) in main]
 
     def main_differences_of(self, method: str, reference: str) -> list[scores.Difference]:
-        """The differences of two methods in the main metrics, one a task."""
-        rows = [r for r in self.main_differences if (r.method, r.reference) == (method, reference)]
-        return list({row.task: row for row in reversed(rows)}.values())[::-1]
+        """The differences of two methods in the main metrics, one a task, whoever is reference."""
+        both = {method, reference}
+        rows = [r for r in self.main_differences if {r.method, r.reference} == both]
+        found = list({row.task: row for row in reversed(rows)}.values())[::-1]
+        return [row if row.method == method else row.reversed() for row in found]
 
     @property
     def main_sweep(self) -> list[scores.SweepRow]:

@@ -2,13 +2,13 @@
 
 import statistics
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 from typing import get_args
 
 import numpy as np
 
 from peft_study.findings import chance
-from peft_study.findings.comparisons import compare, corrected, paired
+from peft_study.findings.comparisons import compare, corrected, over_tasks, paired
 from peft_study.findings.overall import overall, redrawn
 from peft_study.findings.rows import CellValues
 from peft_study.records import scores
@@ -35,7 +35,7 @@ def summarise(
     # Methods over all tasks: those that have all, with the same seeds.
     alike = [method.name for method in study.methods if method.seeds is None]
     whole = [name for name in alike if all((name, task) in cells for task in study.main_metrics)]
-    over_tasks = []
+    drawn, apart = [], {pair: list[scores.Chance]() for pair in combinations(whole, 2)}
     for number, (task, metric) in enumerate(study.main_metrics.items()):
         mine = {name: cells[name, task] for name in study.labels if (name, task) in cells}
         values = {name: values_of(cell) for name, cell in mine.items()}
@@ -44,17 +44,23 @@ def summarise(
             unlearned += not_learned(cell, metric, values[name][metric])
         failed = [row.method for row in unlearned if row.task == task and row.whole]
         compared += compare(study, task, mine, values, failed)
-        if whole and len(study.seeds) > 1:
-            over_tasks.append(redrawn([values[name][metric] for name in whole], number))
+        if len(study.seeds) > 1:
+            if whole:
+                drawn.append(redrawn([values[name][metric] for name in whole], number))
+            for (one, other), of in apart.items():
+                of.append(chance.two_way(values[one][metric] - values[other][metric]))
     swept, slow = _swept(study, sweep, values_of)
     full = next((m.name for m in study.methods if m.family == "full" and m.name in whole), None)
+    slowest = {row.method for row in unlearned if row.whole}
+    pairs = over_tasks(study.equivalence_margin, apart if drawn else {}, slowest)
     return scores.Statistics(
         gaps=tuple(gaps),
         cells=tuple(described),
         differences=tuple(corrected(study, compared)),
         swept=tuple(swept),
         unlearned=(*unlearned, *slow),
-        overall=tuple(overall(whole, full, over_tasks)),
+        overall=tuple(overall(whole, full, drawn, pairs)),
+        over_tasks=tuple(pairs),
         averages=tuple(averages(cells, study)),
         baselines={task: cell.baseline for (_, task), cell in cells.items()},
     )

@@ -1,7 +1,7 @@
 """What runs scored, and what follows from it."""
 
-from dataclasses import field
-from typing import Annotated, Literal
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
@@ -202,6 +202,14 @@ class Difference(Paired, kw_only=True):
     def differs(self) -> bool:
         return self.p_holm is not None and self.p_holm < 0.05
 
+    def reversed(self) -> "Difference":
+        """Return the reference's score minus the method's."""
+        mean, low, high = (None if x is None else -x for x in (self.mean, self.high, self.low))
+        names = {"method": self.reference, "reference": self.method}
+        found: dict[str, Any] = {"mean": mean, "low": low, "high": high} | names
+        chance = self.chance and replace(self.chance, mean=-self.chance.mean)
+        return replace(self, **found, chance=chance)
+
 
 class SweepDifference(Paired, kw_only=True):
     """A cell of the sweep minus another, which differs in rank or in weights."""
@@ -241,21 +249,47 @@ class Average(Record):
     mean_of_medians: float | None
 
 
-class Overall(Record):
-    """What a method scores over all tasks, from six on: see `findings.overall`.
+class OverTasks(Record):
+    """A method's score minus another's, the mean over all tasks: see `findings.comparisons`.
 
-    `iqm` is the interquartile mean of scores, `rank` the mean rank (1 is best), `better` the
-    probability of improvement over full fine-tuning, None of itself; each with its 95% interval.
+    `p_holm` and `equivalence_holm` are corrected for all pairs of methods that have all tasks.
+    `unlearned` names those of the two that have not learned a task.
+    """
+
+    method: str
+    reference: str
+    mean: float
+    low: float
+    high: float
+    p_holm: float
+    equivalence_holm: float
+    unlearned: tuple[str, ...] = ()
+
+    @property
+    def equivalent(self) -> bool:
+        return self.equivalence_holm < 0.05
+
+    @property
+    def differs(self) -> bool:
+        return self.p_holm < 0.05
+
+
+class Overall(Record):
+    """What a method scores over all tasks: see `findings.overall`.
+
+    `rank` is that of the mean over tasks (1 is best). From six tasks on, `iqm` is the interquartile
+    mean of scores and `better` the probability of improvement over full fine-tuning, None of
+    itself. Each has its 95% interval; those of the ranks hold for all of them together.
     """
 
     method: str
     tasks: int
-    iqm: float
-    iqm_low: float
-    iqm_high: float
     rank: float
-    rank_low: float
-    rank_high: float
+    rank_low: int
+    rank_high: int
+    iqm: float | None
+    iqm_low: float | None
+    iqm_high: float | None
     better: float | None
     better_low: float | None
     better_high: float | None
@@ -270,6 +304,7 @@ class Statistics(Record):
     swept: tuple[SweepDifference, ...]
     unlearned: tuple[Unlearned, ...]
     overall: tuple[Overall, ...]
+    over_tasks: tuple[OverTasks, ...]
     averages: tuple[Average, ...]
     baselines: dict[str, dict[str, float]]
 

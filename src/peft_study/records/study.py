@@ -27,6 +27,7 @@ class MethodInfo(Record):
     seeds: tuple[int, ...] | None = None
     citation: str | None = None  # who describes it, where its recipe says so
     published: str | None = None  # its name in published tables, where it has another here
+    kind: str = ""  # the module that adapts: claims, and published rows, find methods by it
 
     @property
     def rank(self) -> int | None:
@@ -41,6 +42,12 @@ class MethodInfo(Record):
         """What PEFT calls a tuner that a recipe declares by PEFT's own configuration."""
         config = self.settings.get("config")
         return str(config["peft_type"]) if isinstance(config, dict) else None
+
+    @property
+    def word(self) -> str:
+        """The word of the `adapters` library that a recipe declares it by; "" of no such one."""
+        config = self.settings.get("config")
+        return config.partition("[")[0] if isinstance(config, str) else ""
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -126,6 +133,28 @@ class StudyInfo(Record):
         """Return a method of the study by name; None if it is not part of it."""
         return next((method for method in self.methods if method.name == name), None)
 
+    def first(self, *kinds: str) -> MethodInfo | None:
+        """Return the first method of a kind, else of the next; those built in go before recipes."""
+        found = [method for kind in kinds for method in self.methods if method.kind == kind]
+        return found[0] if found else None
+
+    @property
+    def lora(self) -> MethodInfo | None:
+        """The method that stands for LoRA: ours, if the study has it."""
+        return self.first("lora", "peft_lora", "loralib_lora")
+
+    @property
+    def full(self) -> MethodInfo | None:
+        """The method that stands for full fine-tuning."""
+        return self.first("full_ft")
+
+    def role(self, kind: str) -> str:
+        """Return the name of the method that stands for one of the table, its own if none does."""
+        found = self.first(kind)
+        if kind == "adapter_h" and not found:
+            found = next((m for m in self.methods if m.word == "double_seq_bn"), None)
+        return found.name if found else kind
+
     def trains(self, method: str, task: str) -> bool:
         """Tell whether the study trains a method on a task: it may have tasks of its own."""
         found = self.method(method)
@@ -140,6 +169,12 @@ class StudyInfo(Record):
     def label(self, method: str) -> str:
         """Return the label of any method; the name of one that is none here."""
         return (self.known_labels | self.labels).get(method, method)
+
+    def cited(self, method: str) -> str:
+        """Return the label of a method with who describes it, where its recipe says so."""
+        found = self.method(method)
+        label, citation = self.label(method), found and found.citation
+        return f"{label} ({citation})" if citation else label
 
     @property
     def main_metrics(self) -> dict[str, str]:

@@ -10,16 +10,22 @@ from typing import Any
 import pytest
 
 import builders
+import many_methods
 from conftest import run_files
 from peft_study.findings.figures import charts, figures
-from peft_study.findings.figures.figure import Figure, render_svg, write_figures
+from peft_study.findings.figures.figure import (
+    Figure,
+    render_svg,
+    specification,
+    write_figures,
+)
 from peft_study.findings.results import PublishedRow, Results
 from peft_study.records import costs
 from peft_study.records import scores as runs
 from peft_study.records.study import MethodInfo, SweepInfo
 
 METHODS = ("lora", "peft_lora", "adapter_h", "full_ft")
-SIXTH = MethodInfo("bitfit", "BitFit", "bias", "bitfit", 5, False, {})
+SIXTH = MethodInfo("bitfit", "BitFit", "selective", "bitfit", 5, False, {})
 MAIN = {"movie_polarity": "accuracy", "tweet_rating": "pearson"}
 QUERY, BOTH = ("query",), ("key", "value")
 SWEPT = ((QUERY, 1), (QUERY, 8), (BOTH, 1))
@@ -190,7 +196,7 @@ def test_methods_have_labels_and_marks_of_their_own() -> None:
     assert list(key.names) == [*METHODS, "bitfit"]
     marks = list(zip(key.colours, key.shapes, strict=True))
     assert marks[0] == ("#0072B2", "circle")
-    assert marks[3:] == [("#000000", "cross"), ("#E69F00", "triangle-down")]
+    assert marks[3:] == [("#000000", "cross"), ("#009E73", "triangle-down")]
 
 
 def test_what_is_missing_leaves_its_figures_out() -> None:
@@ -230,3 +236,67 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         write_figures(figures(made_up(), PUBLISHED), tmp_path / folder)
     assert run_files(tmp_path / "one") == run_files(tmp_path / "two")
+
+
+def test_a_family_has_a_colour_and_no_two_methods_the_same_marks() -> None:
+    study = many_methods.results().study
+    key = charts.methods_key(study.labels, study)
+    marks = dict(zip(key.names, zip(key.colours, key.shapes, strict=True), strict=True))
+    families: dict[str, set[str]] = {}
+    for method in study.methods:
+        families.setdefault(method.family, set()).add(marks[method.name][0])
+    assert all(len(colours) == 1 for colours in families.values())
+    assert len({colour for (colour,) in families.values()}) == len(families)
+    # Without colour, too.
+    assert len({shape for _, shape in marks.values()}) == len(marks) == 12
+    # The marks are the study's: fewer methods in a figure keep theirs.
+    few = charts.methods_key(["ia3", "lora"], study)
+    assert (few.colours[1], few.shapes[1]) == marks["ia3"]
+    # More members than shapes.
+    loras = tuple(many_methods.recipe(f"lora_{n}", f"{n}", "lora", "lora") for n in range(40))
+    crowd = replace(study, methods=(*study.methods, *loras))
+    key = charts.methods_key(crowd.labels, crowd)
+    assert len({*zip(key.colours, key.shapes, strict=True)}) == 52
+
+
+def columns(key: charts.Key) -> object:
+    found: Any = key.colour().to_dict()
+    return found["legend"]["columns"]
+
+
+def test_long_names_fold_and_legends_wrap() -> None:
+    found = by_name(figures(many_methods.results(tasks=2), []))
+    label = many_methods.LONG.format(64)
+    assert len(label) == 60
+    for name in ("scores", "ranks", "latency"):
+        axis = json.dumps(specification(found[name]))
+        assert label not in axis or "split" in axis
+        assert "\\u2026" in axis
+    legend = charts.methods_key(["lora_r64"], many_methods.results(tasks=2).study)
+    assert columns(legend) == 1
+    short = charts.methods_key(["lora", "full_ft"], made_up().study)
+    assert columns(short) == 5
+    for name in ("front", "ranks", "curves", "parameters"):
+        root = ElementTree.fromstring(render_svg(found[name]))
+        assert float(root.attrib["width"]) <= 680
+
+
+def test_the_front_and_the_ranks_are_named() -> None:
+    found = by_name(figures(many_methods.results(slow=("lora_r64",)), []))
+    front = found["front"]
+    assert {row["cost"] for row in front.rows} == {"parameters", "memory", "seconds"}
+    assert "lora_r64" not in {row["method"] for row in front.rows}
+    assert f"{many_methods.LONG.format(64)}: has not learned every task" in front.caption
+    members = [r["method"] for r in front.rows if r["front"] and r["cost"] == "parameters"]
+    assert members[0] == "lora_r1"
+    assert front.alt.startswith("By trained parameters: LoRA of rank 1 ")
+    ranks = [row for row in found["ranks"].rows if row["measure"] == "rank"]
+    assert len(ranks) == 12
+    assert ranks[0]["value"] == 1
+    assert {row["measure"] for row in found["ranks"].rows} == {"rank", "iqm", "better"}
+    few = by_name(figures(many_methods.results(tasks=2), []))["ranks"]
+    assert {row["measure"] for row in few.rows} == {"rank"}
+    assert "Fewer than six tasks" in few.caption
+    # Nothing learned: nothing to rank, and no front.
+    nothing = figures(many_methods.results(tasks=1, slow=tuple(many_methods.METHODS)), [])
+    assert not {"front", "ranks"} & set(by_name(nothing))

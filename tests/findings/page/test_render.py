@@ -10,7 +10,10 @@ import pytest
 
 import builders
 import made_up
+import many_methods
 from peft_study.findings.page.render import render
+from peft_study.findings.page.table import Table
+from peft_study.findings.page.tables import tables
 from peft_study.findings.page.words import conclusion, findings, overview
 from peft_study.findings.results import Results
 from peft_study.records.costs import Batch, EnergyCost, EnergySource, Recipe
@@ -115,6 +118,14 @@ def test_the_findings_follow_the_numbers() -> None:
             "(95% interval 0.79 to 1.42) and 1.17 times for the validation set of film_review; a "
             "second copy of the base model takes 1.00 times (95% interval 0.99 to 1.01) and 1.00 "
             "times (95% interval 0.99 to 1.01).",
+        ],
+        [
+            "By trained parameters: LoRA (ours) (73,728); Full fine-tuning (22,713,216).",
+            "By the peak of memory: LoRA (ours) (816.5 MB); Full fine-tuning (1,048.8 MB).",
+            "By the time of a training step: Full fine-tuning (404 ms).",
+            "Memory and time are those of film_review. Not measured: AdapterH.",
+            "On no front: AdapterH does not have every task.",
+            "One seed does not tell by how much chance decides who is on a front.",
         ],
         [
             "Without results, and in no average: AdapterH on rating.",
@@ -290,3 +301,57 @@ def test_the_lengths_of_texts_that_are_a_tasks_own_are_told() -> None:
         "64 tokens (rte 128, sst2 16)",
         "64 tokens",
     ]
+
+
+def tables_of(results: Results) -> dict[str, Table]:
+    return {table.name: table for table in tables(results, [])["scores"]}
+
+
+def test_differences_of_many_methods_are_grouped_by_reference() -> None:
+    found = tables_of(many_methods.results())
+    assert "differences-pairs" not in found
+    assert "pairs" not in found
+    full, lora = found["differences-from-full-ft"], found["differences-from-lora"]
+    assert len(full.rows) == len(lora.rows) == 11
+    assert full.head[1:9] == [*many_methods.TASKS]
+    assert "168 questions" in full.notes[0]
+    assert "more than 6 different methods" in full.notes[1]
+    # The same question from either side.
+    of_lora = next(row for row in full.rows if row[0] == "LoRA (ours)")
+    of_full = next(row for row in lora.rows if row[0] == "Full fine-tuning")
+    mine, theirs = (
+        float(row[1].split("\N{NO-BREAK SPACE}")[0].replace(MINUS, "-"))
+        for row in (of_lora, of_full)
+    )
+    assert mine == -theirs
+    few = tables_of(many_methods.results(tasks=1))
+    assert len(few["differences-pairs"].rows) == 21
+    assert "more than 6 different methods" in few["pairs"].notes[1]
+    assert "matrix" not in few
+
+
+def test_the_matrix_tells_every_pair_once() -> None:
+    matrix = tables_of(many_methods.results())["matrix"]
+    assert len(matrix.rows) == 12
+    assert all(len(row) == len(matrix.head) == 12 for row in matrix.rows)
+    assert sum(bool(cell) for row in matrix.rows for cell in row[1:]) == 66
+    assert matrix.rows[-1][0] == "12 Prefix tuning"
+    assert matrix.rows[-1][1].endswith("*")
+    slow = tables_of(many_methods.results(slow=("bitfit",)))["matrix"]
+    (row,) = (row for row in slow.rows if row[0].endswith("BitFit"))
+    assert all(cell.startswith("(") for cell in row[1:] if cell)
+
+
+def test_many_that_have_not_learned_are_named_task_by_task() -> None:
+    slow = ("bitfit", "ia3", "oft", "prefix", "adalora")
+    found = findings(many_methods.results(slow=slow), [])["Does LoRA match full fine-tuning?"]
+    assert found[0] == "On mnli have not learned: AdaLoRA, BitFit, IA3, OFT, Prefix tuning."
+
+
+def test_recipes_are_described_with_their_citation() -> None:
+    study = many_methods.results().study
+    assert overview(study)["DoRA"] == "Liu et al. 2024 (DoRA), section 4"
+    assert overview(study)["IA3"] == "peft type IA3, target modules key+value"
+    assert overview(study)["BitFit"] == "weights biases"
+    scores = tables_of(many_methods.results())["scores"]
+    assert "DoRA (Liu et al. 2024 (DoRA), section 4)" in [row[0] for row in scores.rows]

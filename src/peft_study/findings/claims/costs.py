@@ -40,9 +40,10 @@ def merged_latency(results: Results) -> Finding:
 
     Where two copies of that model are not seen to be equal, nothing is decided.
     """
-    profile, rows = _latencies(results, "lora", merged=True)
+    lora = results.study.role("lora")
+    profile, rows = _latencies(results, lora, merged=True)
     if not profile or not rows:
-        return _no_profile(results, "lora")
+        return _no_profile(results, lora)
     found, copies = _ratios(rows), _ratios([(costs, costs.second_copy) for costs, _ in rows])
     over = any(low > MARGIN for low, _ in _ends(found))
     verdict = est.decided(over, all(map(_equal, found)))
@@ -57,9 +58,10 @@ def merged_latency(results: Results) -> Finding:
 
 def adapter_latency(results: Results) -> Finding:
     """Judge that adapters add latency, one example at a time: more than two copies differ by."""
-    profile, rows = _latencies(results, "adapter_h", merged=False)
+    adapter = results.study.role("adapter_h")
+    profile, rows = _latencies(results, adapter, merged=False)
     if not profile or not rows:
-        return _no_profile(results, "adapter_h")
+        return _no_profile(results, adapter)
     found, copies = _ratios(rows), _ratios([(costs, costs.second_copy) for costs, _ in rows])
     alone, floor = found[:: len(KINDS)], _ends(copies[:: len(KINDS)])
     bound = max([1.0, *(high for _, high in floor)])
@@ -78,19 +80,19 @@ def memory(
     On CUDA by what NVML says. Elsewhere no figure is a GPU's: a resident set holds Python and its
     libraries, which no GPU does, and the rest lacks CUDA's own context, so that both must agree.
     """
-    profile = results.profile
+    profile, methods = results.profile, _lora_and_full(results)
     pairs = [
-        (costs, lora, full_ft)
+        (costs, lora, full)
         for costs in (profile.tasks if profile else ())
-        if (lora := costs.memory_of("lora")) and (full_ft := costs.memory_of("full_ft"))
+        if (lora := costs.memory_of(methods[0])) and (full := costs.memory_of(methods[1]))
     ]
     if not profile or not pairs:
-        return _no_profile(results, "lora", "full_ft")
+        return _no_profile(results, *methods)
     texts, verdicts = [], []
     for counted, label in COUNTED[bool(profile.machine.gpu)].items():
         amounts: list[tuple[Amount, Amount]] = [
-            (getattr(getattr(lora, counted), kind), getattr(getattr(full_ft, counted), kind))
-            for _, lora, full_ft in pairs
+            (getattr(getattr(lora, counted), kind), getattr(getattr(full, counted), kind))
+            for _, lora, full in pairs
         ]
         saved = Saved.over([ours.ratio for ours, _ in amounts])
         verdicts.append(saved.verdict(wanted, contradicted_below))
@@ -110,18 +112,18 @@ def memory(
 
 def epochs(results: Results) -> Finding:
     """Judge how much less time an epoch takes with our LoRA than with full fine-tuning."""
-    profile = results.profile
+    profile, methods = results.profile, _lora_and_full(results)
     # Without full fine-tuning the profile's ratios are to LoRA itself.
     rows = [
         (costs, row)
         for costs in (profile.tasks if profile else ())
-        if (row := costs.step_of("lora")) and costs.step_of("full_ft")
+        if (row := costs.step_of(methods[0])) and costs.step_of(methods[1])
     ]
     if not profile or not rows:
-        return _no_profile(results, "lora", "full_ft")
+        return _no_profile(results, *methods)
     found = []
     for costs, row in rows:
-        compared = {name: costs.batches[name] for name in ("lora", "full_ft")}
+        compared = {name: costs.batches[name] for name in methods}
         name = f"{costs.task}, {batches_of(compared, results.study)},"
         found.append(of_ratio(name, row.ratio))
     text = f"With LoRA an epoch takes of full fine-tuning's time: {listed(found)}"
@@ -171,6 +173,10 @@ def _latencies(results: Results, method: str, merged: bool) -> tuple[Profile | N
         (costs, costs.inference_of(method, merged)) for costs in (profile.tasks if profile else ())
     ]
     return profile, [(costs, row) for costs, row in found if row]
+
+
+def _lora_and_full(results: Results) -> tuple[str, str]:
+    return results.study.role("lora"), results.study.role("full_ft")
 
 
 def _ratios(rows: Timed) -> list[Estimate]:

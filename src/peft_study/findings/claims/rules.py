@@ -27,19 +27,20 @@ Pairs = list[tuple[Weights, int, Weights, int]]  # weights and rank of a cell, a
 
 def scores(other: str, lower: float, upper: float, results: Results) -> Finding:
     """Judge our LoRA minus another method on every task, by bounds in points."""
-    rows = results.main_differences_of("lora", other)
+    methods = _named(results, "lora", other)
+    rows = results.main_differences_of(*methods)
     found = [
         estimate
         for row in rows
         for estimate in est.of_paired(row.task, row, unlearned=_unlearned(results, row.unlearned))
     ]
     unlike = {row.task: f"{row.task}: no seed that both have" for row in rows if row.n == 0}
-    missing = _gaps(results, "lora", other) + list(unlike.values())
+    missing = _gaps(results, *methods) + list(unlike.values())
     if not found:
-        return _not_measured(results, "lora", other, missing=missing)
+        return _not_measured(results, *methods, missing=missing)
     tasks = tuple(estimate.name for estimate in found)
-    missing += _uncompared(results, (*tasks, *unlike), "lora", other)
-    text = f"LoRA minus {_label(results, other)}: {listed(found)}"
+    missing += _uncompared(results, (*tasks, *unlike), *methods)
+    text = f"LoRA minus {_label(results, methods[1])}: {listed(found)}"
     return judge(text, found, tasks, lower * POINT, upper * POINT, missing)
 
 
@@ -54,18 +55,20 @@ def parameters(results: Results) -> Finding:
     fewer = 1 - part.adapter / whole.total
     text = f"On RoBERTa-base {_fewer(part.adapter, whole.total)}"
     for task in results.study.main_metrics:
-        cells = [results.cells.get((name, task)) for name in ("lora", "full_ft")]
-        lora, full_ft = (cell.trainable if cell else None for cell in cells)
-        if lora and full_ft:
+        methods = _named(results, "lora", "full_ft")
+        cells = (results.cells.get((name, task)) for name in methods)
+        lora, full = (cell.trainable if cell else None for cell in cells)
+        if lora and full:
             text += f"; on {results.study.model.short}, this study's model, "
-            text += _fewer(lora.adapter, full_ft.total)
+            text += _fewer(lora.adapter, full.total)
             break
     supported = round(fewer, 3) >= 0.997  # the source's figure has one decimal
     return Finding(est.decided(not supported, supported), f"{text}.")
 
 
 def energy(results: Results) -> Finding:
-    iso, profile, methods = results.iso_accuracy, results.profile, ("lora", "full_ft")
+    iso, profile = results.iso_accuracy, results.profile
+    methods = lora, full = _named(results, "lora", "full_ft")
     reason = ((iso and iso.energy.reason) or "there is no profile").rstrip(".")
     if not iso or not iso.energy.source:
         return not_measured(f"Not measured: {reason}")
@@ -82,17 +85,13 @@ def energy(results: Results) -> Finding:
                 missing.append(f"{name}: score never reached")
             else:
                 spent[run.method][str(run.seed)] = run.joules
-        both = [
-            joules - spent["full_ft"][s]
-            for s, joules in spent["lora"].items()
-            if s in spent["full_ft"]
-        ]
+        both = [joules - spent[full][s] for s, joules in spent[lora].items() if s in spent[full]]
         difference = tested(np.array(both)[:, None], results.study.equivalence_margin)
         found += est.of_paired(task, difference, "J", unlearned_on(results, task, methods))
     if not found:
         return not_measured("No pair of runs has joules", missing)
     text = f"LoRA minus full fine-tuning, measured by {iso.energy.source}: {listed(found)}"
-    rows = [row for costs in (profile.tasks if profile else ()) if (row := costs.energy_of("lora"))]
+    rows = [row for costs in (profile.tasks if profile else ()) if (row := costs.energy_of(lora))]
     text += measured_with(rows[0].recipe, results.study) if rows else ""
     return judge(text, found, tasks, lower=0, missing=missing)
 
@@ -111,7 +110,7 @@ def weights(these: Weights, others: Weights, lower: float, results: Results) -> 
 
 
 def stability(results: Results) -> Finding:
-    methods = "lora", "adapter_h"
+    methods = _named(results, "lora", "adapter_h")
     found, seen, missing = [], [], _gaps(results, *methods)
     for task in results.study.main_metrics:
         ours, theirs = (first_epoch(results, task, method) for method in methods)
@@ -156,6 +155,11 @@ def _swept(results: Results, pairs: Pairs, lower: float) -> Finding:
     if not found:
         return not_measured("The sweep has no results", missing)
     return judge(f"On {task}: {listed(found)}", found, (task,), lower * POINT, missing=missing)
+
+
+def _named(results: Results, kind: str, other: str) -> tuple[str, str]:
+    """Return the names of the methods that have two roles: see `StudyInfo.role`."""
+    return results.study.role(kind), results.study.role(other)
 
 
 def _gaps(results: Results, *methods: str) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from peft_study.findings.figures import costs, curves, equal_scores, scores, sweep
+from peft_study.findings.figures import costs, curves, equal_scores, fronts, scores, sweep
 from peft_study.findings.figures.figure import Figure
 from peft_study.findings.results import PublishedRow, Results
 from peft_study.findings.wording import marked, sentences, unmeasured
@@ -25,6 +25,8 @@ def figures(results: Results, published: Sequence[PublishedRow]) -> list[Figure]
     found = [
         scores.scores(results, cells, published) if cells else None,
         scores.parameters(results, counted) if counted else None,
+        fronts.front(results) if results.cells else None,
+        fronts.ranks(results) if results.cells else None,
         curves.curves(results) if results.curves else None,
         curves.stability(results, defined) if defined else None,
         sweep.rank_weights(results) if ranks else None,

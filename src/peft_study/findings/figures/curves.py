@@ -12,7 +12,6 @@ from peft_study.findings.results import Results
 from peft_study.records.scores import CurvePoint, StabilityPoint
 
 Points = Sequence[CurvePoint | StabilityPoint]
-MARKS = "lines: means; bands: minimum to maximum."
 
 
 def curves(results: Results) -> Figure:
@@ -25,10 +24,10 @@ def curves(results: Results) -> Figure:
     return Figure(
         "curves",
         "Learning curves",
-        f"{n}; {MARKS}",
+        f"{n}; {marks_of(key)}",
         wording.sentences(
             f"The mean over seeds ({n}) of each task's main metric × 100 at every evaluation.",
-            words.RANGES,
+            ranges_of(key),
             words.AXES,
             wording.missing(results.statistics.gaps, results.study),
         ),
@@ -38,6 +37,7 @@ def curves(results: Results) -> Figure:
         ["metrics/curves.json"],
         [curve_row(point) for point in points],
         [over_epochs(t, [p for p in points if p.task == t], key, len(tasks)) for t in tasks],
+        charts.columns_for(len(tasks), key),
     )
 
 
@@ -65,6 +65,7 @@ def stability(results: Results, points: list[StabilityPoint]) -> Figure:
         ["metrics/stability.json"],
         [asdict(point) | {"metric": "coefficient of variation"} for point in points],
         [over_epochs(t, [p for p in points if p.task == t], key, len(tasks)) for t in tasks],
+        charts.columns_for(len(tasks), key),
     )
 
 
@@ -93,14 +94,28 @@ def over_epochs(
     y = charts.y_of(f"{fields[0]}_shown", axis, scale)
     marks = base.transform_filter(alt.FieldOneOfPredicate("epoch", marked))
     layers = [
-        base.mark_line(strokeWidth=1.8).encode(y=y),
+        key.dashed(base).mark_line(strokeWidth=1.8).encode(y=y),
         marks.mark_point(size=34, strokeWidth=1.4, opacity=1).encode(y=y, shape=key.shape()),
     ]
-    if isinstance(first, CurvePoint):
+    if isinstance(first, CurvePoint) and banded(key):
         band = base.mark_area(opacity=0.12, line=False)
         layers.insert(0, band.encode(y=charts.y_of("low_shown", axis), y2="high_shown:Q"))
-    width = charts.panel_width(charts.columns_of(panels), 0, 46)
-    return alt.LayerChart(layer=layers, title=name, width=width, height=150)
+    width = charts.panel_width(charts.columns_for(panels, key), 0, 46)
+    height = 150 if len(key.names) <= charts.MANY else 220
+    return alt.LayerChart(layer=layers, title=name, width=width, height=height)
+
+
+def banded(key: charts.Key) -> bool:
+    """Tell whether ranges over seeds are drawn: those of many would hide the lines."""
+    return len(key.names) <= charts.MANY
+
+
+def marks_of(key: charts.Key) -> str:
+    return f"lines: means{'; bands: minimum to maximum' if banded(key) else ''}."
+
+
+def ranges_of(key: charts.Key) -> str:
+    return words.RANGES if banded(key) else "Ranges over seeds are in the data, not drawn."
 
 
 def curve_row(point: CurvePoint) -> Row:

@@ -7,6 +7,7 @@ import altair as alt
 from peft_study.findings import wording
 from peft_study.findings.figures import charts, words
 from peft_study.findings.figures.figure import Figure, Row, Scalar, row
+from peft_study.findings.front import fronts
 from peft_study.findings.results import PublishedRow, Results
 from peft_study.records.scores import CellStatistics
 from peft_study.records.study import StudyInfo
@@ -119,35 +120,45 @@ def parameters(results: Results, cells: list[CellStatistics]) -> Figure:
     ends = [smallest / 2, largest * 2]
     powers = [10**power for power in range(12) if ends[0] <= 10**power <= ends[1]]
     x = alt.X("parameters:Q", title="trained parameters").scale(type="log", domain=ends, nice=False)
-    x = x.axis(values=powers or sorted(set(counts)), format="~s")
+    x = x.axis(values=powers or sorted(set(counts)), format="~s", labelOverlap=True)
     key = charts.methods_key((cell.method for cell in cells), results.study)
     metrics = {cell.task: cell.metric for cell in cells}
     values = {(cell.task, cell.method): cell.mean for cell in cells}
-    width = charts.panel_width(charts.columns_of(len(metrics)), 0, 46)
-    panels = []
+    columns = charts.columns_for(len(metrics), key)
+    width = charts.panel_width(columns, 0, 46)
+    members = {
+        (task, point.method)
+        for task in metrics
+        for of in fronts(results, task)
+        for point in of.members
+        if of.cost == "parameters"
+    }
+    height, panels = 150 if len(key.names) <= charts.MANY else 220, []
     for task, metric in metrics.items():
         title = f"{metric} × 100"
         base = charts.scaled(100, "value", "low", "high").encode(x=x, color=key.colour())
         base = base.transform_filter(f"datum.task == {task!r}")
         spread = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.5)
-        # Unfilled, for methods may coincide.
-        points = base.mark_point(size=85, strokeWidth=2, opacity=1).encode(shape=key.shape())
+        points = base.encode(shape=key.shape(), y=charts.y_of("value_shown", title))
         layers = [
             spread.encode(y=charts.y_of("low_shown", title), y2="high_shown:Q"),
-            points.encode(y=charts.y_of("value_shown", title)),
+            *charts.on_front(points, key, 85),
         ]
-        panels.append(alt.LayerChart(layer=layers, title=task, width=width, height=150))
+        panels.append(alt.LayerChart(layer=layers, title=task, width=width, height=height))
     n = wording.counted((cell.n for cell in cells), "seed")
     return Figure(
         "parameters",
         "Score against trained parameters",
-        f"{n}; lines: 95% intervals of the mean. Log axis, head left out.",
+        f"{n}; lines: 95% intervals of the mean; filled: on the front, by medians. Log axis, head "
+        "left out.",
         wording.sentences(
             f"{SCORED[results.study.judged]}, the mean over seeds × 100 ({n}), against the "
             "parameters that a method trains, the classification head left out, on a logarithmic "
             "axis.",
             "Lines are 95% intervals of the mean, over seeds and held-out rows. Methods that "
-            "train equally many parameters to equal scores lie upon each other.",
+            "train equally many parameters to equal scores lie upon each other. Filled shapes are "
+            "on the task's Pareto front: no other method has, by medians, as good a score with "
+            "fewer parameters, or a better one with no more.",
             f"Score {words.AXES.lower()}",
             wording.missing(results.statistics.gaps, results.study),
         ),
@@ -157,9 +168,11 @@ def parameters(results: Results, cells: list[CellStatistics]) -> Figure:
         SOURCES,
         [
             _row(c, c.mean, n=c.n, low=c.low, high=c.high, parameters=count)
+            | row(front=(c.task, c.method) in members)
             for c, count in zip(cells, counts, strict=True)
         ],
         panels,
+        columns,
     )
 
 

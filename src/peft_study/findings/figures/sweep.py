@@ -4,7 +4,7 @@ import altair as alt
 
 from peft_study.findings import wording
 from peft_study.findings.figures import charts, words
-from peft_study.findings.figures.curves import MARKS, curve_row, over_epochs
+from peft_study.findings.figures.curves import curve_row, marks_of, over_epochs, ranges_of
 from peft_study.findings.figures.figure import Figure, Row, row
 from peft_study.findings.results import Results
 from peft_study.records.scores import CurvePoint, SweepRow
@@ -120,12 +120,12 @@ def rank_learning_curves(results: Results) -> Figure:
     return Figure(
         "rank_learning_curves",
         f"Learning curves by LoRA's rank: {task}",
-        f"{n}; {MARKS}",
+        f"{n}; {marks_of(key)}",
         wording.sentences(
             f"The mean {metric} × 100 over seeds ({n}) on {task} at every evaluation, a line for "
             "each rank and a panel for each set of weights that LoRA adapts.",
             "The line of full fine-tuning is the same in every panel." if full else "",
-            words.RANGES,
+            ranges_of(key),
         ),
         f"The highest mean {metric} × 100 of LoRA on {task} is {wording.percent(best.mean)}, with "
         f"{_cell(best)} after {best.epoch:g} epochs.",
@@ -137,6 +137,7 @@ def rank_learning_curves(results: Results) -> Figure:
             for p in mine
         ],
         [over_epochs(w, mine, key, len(shown), "weights") for w, mine in shown.items()],
+        charts.columns_for(len(shown), key),
     )
 
 

@@ -55,15 +55,15 @@ def papers_tables(results: Results, rows: Sequence[PublishedRow]) -> dict[str, s
 
 def readme_table(results: Results) -> str:
     """Return the README's table in Markdown, from the study, its cells and statistics alone."""
-    rows = []
-    for method in results.study.methods:
+    study, rows = results.study, []
+    for method in study.methods:
         mine = [cell for (name, _), cell in results.cells.items() if name == method.name]
         found = [cell.trainable for cell in mine if cell.trainable]
         if mine:
             parts = {counts.adapter for counts in found}, {counts.head for counts in found}
             counts = " + ".join(GAP.join(f"{n:,}" for n in sorted(part)) for part in parts)
             counts = counts if method.trained_here else UNKNOWN
-            rows.append([method.label, counts, *_shown(results, method.name)])
+            rows.append([study.cited(method.name), counts, *_shown(results, method.name)])
     rows.append(["majority class or mean", "0", *baselines(results)])
     return _markdown(Grid(["method", "trained: adapter + head", *_tasks(results)], rows)).rstrip()
 
@@ -78,7 +78,7 @@ def scores(results: Results) -> Grid:
         count = millions(trained(results, name)) if method.trained_here else UNKNOWN
         shown = _shown(results, name)
         mean = GAP if average is None else percent(average)
-        rows.append([method.label, count, *shown, mean])
+        rows.append([study.cited(name), count, *shown, mean])
     return Grid(["Method", "Trainable parameters (M)", *_tasks(results), "Avg."], rows)
 
 

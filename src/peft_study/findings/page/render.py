@@ -36,7 +36,9 @@ def render(
         source, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     script, rank = _script(), list(SYMBOLS).index
-    title = f"LoRA and full fine-tuning: the study “{results.study.study}”"
+    both = results.study.lora and results.study.full
+    about = "LoRA and full fine-tuning" if both else "Parameter-efficient fine-tuning"
+    title = f"{about}: the study “{results.study.study}”"
     return template.render(
         study=results.study,
         title=marked(title, results.study),

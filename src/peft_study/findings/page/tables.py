@@ -7,12 +7,12 @@ from dataclasses import replace
 from peft_study.findings import chance, wording
 from peft_study.findings.page import papers
 from peft_study.findings.page.cost_tables import ISO_ACCURACY, PROFILE, cost_tables, setting
+from peft_study.findings.page.differences import difference_tables
+from peft_study.findings.page.fronts import front_tables
 from peft_study.findings.page.table import Table
-from peft_study.findings.page.words import conclusion, settles
 from peft_study.findings.results import PublishedRow, Results
 from peft_study.findings.wording import (
     GAP,
-    MINUS,
     interval,
     percent,
     points,
@@ -22,16 +22,11 @@ from peft_study.records.costs import (
     Parity,
     Recipe,
 )
-from peft_study.records.scores import Family, Rows
+from peft_study.records.scores import Rows
 from peft_study.records.study import StudyInfo
 
 STATISTICS, PARITY = "metrics/statistics.json", "metrics/parity.json"
 CERTIFICATES = "metrics/certificates.json"
-FAMILIES: dict[Family, str] = {
-    "lora_full": "LoRA against full fine-tuning, over the tasks",
-    "pairs": "all pairs of methods, over the tasks",
-    "implementations": "implementations of one method, over the tasks",
-}
 JUDGED = {"cross_fitted": "Cross-fitted mean", "last": "Mean"}
 ABOUT_PUBLISHED = ["Published result", "Model", "Method", "LoRA on", "Metric"]
 SPREAD = "median ± standard deviation over seeds"
@@ -43,8 +38,10 @@ def tables(results: Results, published: Sequence[PublishedRow]) -> dict[str, lis
     found = {
         "scores": [
             _scores(results),
-            *(_differences(results, family, asked) for family, asked in FAMILIES.items()),
-            *(make(results) for make in (_pairs, _overall, _cells, _sweep)),
+            *difference_tables(results),
+            _overall(results),
+            *(front_tables(results) if results.cells else ()),
+            *(make(results) for make in (_cells, _sweep)),
         ],
         "published": [_published(published, study), _without(published, study)],
         "costs": cost_tables(results),
@@ -81,60 +78,30 @@ def _seeds(results: Results) -> str:
     return wording.counted(counts or [0], "seed")
 
 
-def _differences(results: Results, family: Family, asked: str) -> Table:
-    label, rows = results.study.label, []
-    for row in results.main_differences:
-        if row.family != family:
-            continue
-        name = f"{row.task}: {label(row.method)} {MINUS} {label(row.reference)}"
-        mean = GAP if row.mean is None else points(row.mean)
-        found = [mean, interval(row.low, row.high, points), str(row.n)]
-        tests = _p(row.p), _p(row.p_holm), _p(row.equivalence_holm)
-        rows.append([name, *found, *tests, conclusion(row, results.study)[1]])
-    head = ["Difference", "Points", "95% interval", "n", "p", "p (Holm)"]
-    head += ["p of equivalence (Holm)", "Conclusion"]
-    caption = f"Differences in points, paired by seed and row: {asked}"
-    notes = (
-        "Scores times 100, of rows that chose no evaluation. Intervals, each for itself, and tests "
-        "cover seeds and held-out rows. p: no difference. p of equivalence: two one-sided tests at "
-        f"the study's margin. Holm: corrected for the {len(rows)} questions of this table.",
-    )
-    name = f"differences-{family.replace('_', '-')}"
-    return Table(name, caption, head, rows, [STATISTICS], (7,), notes)
-
-
-def _pairs(results: Results) -> Table:
-    """Tell which pairs of methods are settled on which tasks, and what would settle the others."""
-    tasks, rows = [task.name for task in results.study.tasks], []
-    of = [row for row in results.main_differences if row.family == "pairs"]
-    for method, reference in dict.fromkeys((row.method, row.reference) for row in of):
-        mine = {row.task: row for row in of if (row.method, row.reference) == (method, reference)}
-        verdicts = {task: conclusion(row, results.study)[0] for task, row in mine.items()}
-        settled = sum(verdict not in ("undecided", "unlearned") for verdict in verdicts.values())
-        opened = [f"{task}: {settles(row)}" for task, row in mine.items() if settles(row) != GAP]
-        label = f"{results.study.label(method)} {MINUS} {results.study.label(reference)}"
-        shown = [verdicts.get(task, GAP) for task in tasks]
-        rows.append([label, *shown, f"{settled} of {len(mine)}", "; ".join(opened) or GAP])
-    head = ["Pair", *tasks, "Settled", "What would settle the others"]
-    caption = "Which pairs of methods are settled"
-    note = "At 5%, corrected (Holm) for all pairs and tasks. Seeds or rows: if all else stays."
-    words = (*range(1, len(tasks) + 1), len(tasks) + 2)
-    return Table("pairs", caption, head, rows, [STATISTICS], words, (note,))
-
-
 def _overall(results: Results) -> Table:
     rows = []
-    for row in results.statistics.overall:
-        better = GAP if row.better is None else two_digits(row.better)
-        found = [percent(row.iqm), interval(row.iqm_low, row.iqm_high, percent)]
-        found += [two_digits(row.rank), interval(row.rank_low, row.rank_high, two_digits)]
-        found += [better, interval(row.better_low, row.better_high, two_digits)]
+    for row in sorted(results.statistics.overall, key=lambda of: of.rank):
+        found = [f"{row.rank:g}", interval(row.rank_low, row.rank_high, str)]
+        if row.iqm is not None:
+            better = GAP if row.better is None else two_digits(row.better)
+            found += [percent(row.iqm), interval(row.iqm_low, row.iqm_high, percent)]
+            found += [better, interval(row.better_low, row.better_high, two_digits)]
         rows.append([results.study.label(row.method), *found])
-    head = ["Over all tasks", "IQM", "95% interval", "Mean rank", "95% interval"]
-    head += ["Better than full fine-tuning", "95% interval"]
-    caption = "Methods over all tasks: interquartile mean, ranks, probability of improvement"
-    note = "Agarwal et al. 2021; intervals stratified by task, over seeds and held-out rows."
-    return Table("overall", caption, head, rows, [STATISTICS], notes=(note,))
+    head, caption = ["Over all tasks", "Rank", "95% interval"], "ranks, 1 the best"
+    notes = [
+        "Rank: of the mean over tasks. Its interval leaves out the methods that are told apart by "
+        "that mean, corrected (Holm) for all pairs, so that all ranks hold together. They speak of "
+        "these tasks: on others, methods may rank otherwise."
+    ]
+    if rows and len(rows[0]) > len(head):
+        head += ["IQM", "95% interval", "Better than full fine-tuning", "95% interval"]
+        caption += ", interquartile mean, probability of improvement"
+        notes.append(
+            "IQM, probability of improvement: Agarwal et al. 2021; intervals stratified by task, "
+            "over seeds and held-out rows."
+        )
+    caption = f"Methods over all tasks: {caption}"
+    return Table("overall", caption, head, rows, [STATISTICS], notes=tuple(notes))
 
 
 def _cells(results: Results) -> Table:
@@ -282,7 +249,3 @@ def _data(results: Results) -> Table:
 def _packages(results: Results) -> Table:
     rows, head = [[*of] for of in sorted(results.study.packages.items())], ["Package", "Version"]
     return Table("packages", "Versions", head, rows, ["requirements.lock"], (1,))
-
-
-def _p(value: float | None) -> str:
-    return GAP if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

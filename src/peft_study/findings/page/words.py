@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from peft_study.findings import chance
+from peft_study.findings.page.fronts import front_sentences
 from peft_study.findings.page.papers import trained
 from peft_study.findings.results import Claim, Results
 from peft_study.findings.wording import (
@@ -29,18 +30,20 @@ from peft_study.records.study import MethodInfo, StudyInfo
 SAID = {"equivalent": "is equivalent to", "better": "is better than", "worse": "is worse than"}
 SAID["undecided"] = "cannot be told from, nor called equivalent to,"
 SAID["unlearned"] = "cannot be compared, since one has not learned, with"
+FRONT = "Which methods does no other beat in both score and cost?"
+MANY = 4  # cells that have not learned, beyond which they are named task by task
 STARTS = {"per_method": "each method's own weights", "full_ft": "one encoder for all"}
 
 
 def findings(results: Results, claims: Sequence[Claim]) -> dict[str, list[str]]:
     """Return what the numbers say, in sentences made by rule, by the question they answer."""
-    first = {method.computes: method for method in reversed(results.study.methods)}
-    lora, full = first.get("lora"), first.get("full")
+    lora, full = results.study.lora, results.study.full
     return {
         "Does LoRA match full fine-tuning?": _match(results, lora, full),
         "At what cost?": _costs(results, lora, full)
         if lora
         else ["LoRA is not part of the study."],
+        **({FRONT: front_sentences(results)} if len(results.study.methods) > 1 else {}),
         "What could not be said": _unsaid(results, claims),
     }
 
@@ -97,7 +100,7 @@ def overview(study: StudyInfo) -> dict[str, str]:
         everything = "all weights are trained" if method.family == "full" else ""
         if not method.trained_here:
             everything = f"trained elsewhere, predictions of {method.settings['folder']}"
-        about = everything or _settings(method.settings), of_its_own(method)
+        about = everything or _settings(method.settings), of_its_own(method), method.citation
         found[method.label] = "; ".join(filter(None, about))
     if init.mode != "none" and init.tasks:
         start = f"{', '.join(init.tasks)} start from {init.task}: {STARTS[init.mode]}"
@@ -169,9 +172,25 @@ def _match(results: Results, lora: MethodInfo | None, full: MethodInfo | None) -
         for verdict, names in verdicts.items()
         if names
     ]
-    slow = [f"{unlearned_words(u, results.study)}." for u in results.statistics.unlearned]
+    slow = unlearned_sentences(results)
     advice = [f"What has not learned decides nothing: {TRY}."] if slow else []
     return [*slow, *advice, *summary, *sentences, *_meaning(results.study, list(rows.values()))]
+
+
+def unlearned_sentences(results: Results) -> list[str]:
+    """Name what has not learned: cell by cell, or the methods task by task if there are many."""
+    study, found = results.study, results.statistics.unlearned
+    whole: dict[str, list[str]] = {}
+    for of in found:
+        if of.whole and of.rank is None:
+            whole.setdefault(of.task, []).append(study.label(of.method))
+    if sum(map(len, whole.values())) <= MANY:
+        return [f"{unlearned_words(of, study)}." for of in found]
+    rest = [of for of in found if not of.whole or of.rank is not None]
+    return [
+        *(f"On {task} have not learned: {', '.join(names)}." for task, names in whole.items()),
+        *(f"{unlearned_words(of, study)}." for of in rest),
+    ]
 
 
 def _planning(row: Difference) -> str:
@@ -308,9 +327,14 @@ def _measured(recipe: Recipe, lora: MethodInfo) -> str:
 
 
 def _settings(values: Mapping[str, object]) -> str:
-    """Show a block of parameters on one line, without what is not set."""
-    return ", ".join(
-        f"{key.replace('_', ' ')} {'+'.join(value) if isinstance(value, tuple) else value}"
-        for key, value in values.items()
-        if value is not None
-    )
+    """Show a block of parameters on one line, without what is not set; of blocks within it too."""
+    shown = []
+    for name, value in values.items():
+        key = name.replace("_", " ")
+        if isinstance(value, Mapping):
+            shown.append(_settings(value))
+        elif isinstance(value, (list, tuple)):
+            shown += [f"{key} {'+'.join(map(str, value))}"] if value else []
+        elif value is not None:
+            shown.append(f"{key} {value}")
+    return ", ".join(shown)
