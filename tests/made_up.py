@@ -128,6 +128,7 @@ def _on_a_gpu(about: StudyInfo) -> costs.Profile:
             builders.latency(recipe, one, one) for recipe in [Recipe(), *recipes, *merged]
         ),
         "energy": tuple(energy),
+        "batches": {method.name: costs.Batch(32, 1) for method in about.methods},
     }
     tasks = [builders.task_profile(task, **parts) for task in about.main_metrics]
     source = costs.EnergySource("NVML", None)

@@ -123,10 +123,10 @@ def test_a_method_from_the_command_line_retrains_no_other(project: Project) -> N
     methods = ("-S", "methods=[lora,full_ft,small]")
     printed = project.run("dvc", "exp", "run", "-S", own, *methods, "aggregate")
     new = {"train@small", "evaluate@small"}
-    assert stages_in(printed) == {"configure", "mnli_init", *new, "aggregate"}
+    assert stages_in(printed) == {"configure", "certify", "mnli_init", *new, "aggregate"}
     tasks = [f"small {t} seed {n}" for t in ("tweet_rating", "editorial_polarity") for n in (1, 2)]
     assert trained_in(printed) == sorted(["small product_polarity seed 1", *tasks])
-    assert "| Small | 13,824 +" in printed  # DoRA: 6 layers x 2 weights x (2 x 384 x 1 + 384)
+    assert "| Small | 384 +" in printed  # DoRA: 2 layers x 2 weights x (2 x 32 x 1 + 32)
     after = project.results()
     assert all(after[name] == value for name, value in before.items() if "/full_ft/" in name)
     project.run("git", "checkout", "--quiet", ".")

@@ -84,10 +84,20 @@ def out() -> dict[str, Out]:
         return {name: Out(name) for name in NAMES}
 
 
+def name_of(row: PublishedRow, study: StudyInfo) -> str:
+    """Return what its source calls a row's method: a recipe may have another name."""
+    own = study.method(row.method)
+    return own.published or own.name if own else row.method
+
+
+def values(row: PublishedRow) -> tuple[object, ...]:
+    return row.weights, row.rank, row.task, row.metric
+
+
 def test_every_printed_row_comes_out_of_a_study(out: dict[str, Out]) -> None:
     found: dict[str, set[object]] = {
         name: {
-            (r.source, r.table, r.model, r.method, r.weights, r.rank, r.task, r.metric, r.published)
+            (r.source, r.table, r.model, name_of(r, of.study), *values(r), r.published)
             for r in of.rows
             if r.ours is not None or r.note
         }

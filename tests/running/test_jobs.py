@@ -87,7 +87,7 @@ def test_results_do_not_depend_on_the_number_of_workers(study: Study) -> None:
         assert printed.count("lora movie_polarity seed 2: accuracy 0.") == 1
         assert STORED not in printed
         assert f"wrote 4 run(s) to {place}/, " in printed
-    assert len(found[0]) == 2 * 2 * 5
+    assert len(found[0]) == 2 * 2 * 6
     assert found[0] == found[1]
 
 
@@ -131,7 +131,7 @@ def test_the_store_keeps_within_its_size(study: Study) -> None:
     entries = list((study.folder / ".run_store/runs").iterdir())
     kept = sum(f.stat().st_size for entry in entries for f in entry.rglob("*") if f.is_file())
     assert 0 < kept <= limit * 1e9
-    assert len(run_files(study.folder / "runs")) == 3 * 5
+    assert len(run_files(study.folder / "runs")) == 3 * 6
     again = study.train(study.cell("again", (3,), "full_ft"), store_gigabytes=limit)
     assert STORED in again.out  # the first to go was the oldest
 
@@ -163,7 +163,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes_as_two_that_share_a_st
     assert [process.returncode for process in processes] == [0, 0], printed
     whole, store = run_files(tmp_path / "one"), tmp_path / ".run_store"
     assert run_files(tmp_path / "two") == whole
-    assert len(whole) == 3 * 5
+    assert len(whole) == 3 * 6
     assert len(list((store / "runs").iterdir())) == 3
     store.rename(tmp_path / "other_store")
     moments = random.Random(0)
