@@ -2,15 +2,21 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
-from conftest import ROOT
+from conftest import ROOT, make_config, run_files
 from peft_study.configure import configure, resolve
 from peft_study.encoders.architectures import ARCHITECTURES
 from peft_study.errors import StudyError
 from peft_study.methods import adapters_words, peft_types
+from peft_study.methods.saved import load_adapter
 from peft_study.run_config import (
     AdaptersSettings,
     BitFitSettings,
@@ -18,7 +24,9 @@ from peft_study.run_config import (
     LoraSettings,
     PeftSettings,
 )
-from peft_study.study import Study, check_study
+from peft_study.study import Study, check_study, read_yaml
+from peft_study.training.batches import load_splits
+from peft_study.training.loop import build, make_accelerator, predict, train_run
 
 Params = dict[str, Any]
 IA3: Params = {"peft_type": "IA3", "target_modules": ["key", "value"], "feedforward_modules": []}
@@ -219,3 +227,25 @@ def test_methods_are_listed_with_their_papers() -> None:
     for name in ("lora", "full_ft", "bitfit", *peft_types.PEFT_TYPES, *adapters_words.WORDS):
         assert f"\n  {name:<16}" in printed
     assert "Zhang et al. 2023" in printed
+
+
+RECIPES = read_yaml(ROOT / "studies/peft_methods.yaml")["recipes"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recipes_of_the_study_of_methods_train_and_repeat(
+    name: str, params: Params, model_path: Path, learnable: Path, tmp_path: Path
+) -> None:
+    """On a tiny model: whole runs, with equal bytes, whose weights give their logits again."""
+    declared = check_study(params | {"recipes": RECIPES}).method(name)
+    config = make_config("lora", model_path, report="last", evaluations_per_epoch=1)
+    config = replace(config, module=declared.row.module, settings=declared.settings)
+    for folder in ("one", "other"):
+        train_run(config, 3, learnable, None, tmp_path / folder)
+    assert run_files(tmp_path / "one") == run_files(tmp_path / "other")
+    method, model = build(config, 3)
+    load_adapter(model.eval(), method, declared.settings, tmp_path / "one/adapter")
+    _, validation = load_splits(learnable)
+    logits = predict(model, validation, config.definition, make_accelerator(config.train))
+    stored = pd.read_parquet(tmp_path / "one/predictions.parquet").query("step == step.max()")
+    torch.testing.assert_close(logits, torch.tensor(np.stack(list(stored.logits))), atol=1e-6, rtol=1e-5)
