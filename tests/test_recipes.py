@@ -248,4 +248,6 @@ def test_the_recipes_of_the_study_of_methods_train_and_repeat(
     _, validation = load_splits(learnable)
     logits = predict(model, validation, config.definition, make_accelerator(config.train))
     stored = pd.read_parquet(tmp_path / "one/predictions.parquet").query("step == step.max()")
-    torch.testing.assert_close(logits, torch.tensor(np.stack(list(stored.logits))), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        logits, torch.tensor(np.stack(list(stored.logits))), atol=1e-6, rtol=1e-5
+    )

@@ -22,7 +22,7 @@ from peft_study.study import load_study
 
 # What makes a rehearsal small.
 CHANGED = {"rehearsal", "name", "revision", "folder", "seeds", "epochs", "train_rows", "rounds"}
-CHANGED |= {"validation_rows", "backend", "workers"}
+CHANGED |= {"validation_rows", "backend", "workers", "leave_out"}
 # One of each kind: files, and tasks that start from an intermediate one; the hub, a sweep alone.
 KINDS = ("minilm_glue", "chu_table3")
 

@@ -23,7 +23,7 @@ from peft_study.profiling import meters
 from peft_study.records import Record
 from peft_study.rehearsal.rows import shape_of, write_model
 from peft_study.rehearsal.small import architecture_of
-from peft_study.run_config import CellConfig, RunConfig
+from peft_study.run_config import AdaptersSettings, CellConfig, RunConfig
 from peft_study.training import loop
 from peft_study.training.batches import load_splits
 from peft_study.training.packing import classify, pack
@@ -174,6 +174,9 @@ def timed_methods(name: str, folder: Path) -> dict[str, Timed]:
             (tokeniser,) = {folder / cell.run.encoder.name for cell in cells.values()}
             write_model(shape, tokeniser, model, {"num_hidden_layers": depth})
         for method, cell in cells.items():
+            if isinstance(cell.run.settings, AdaptersSettings):  # there are fewer layers here
+                whole = replace(cell.run.settings, leave_out=())
+                cell = replace(cell, run=replace(cell.run, settings=whole))
             data = rows_of(folder / "data/prepared" / cell.run.task, cell.seeds[0])
             shallow, deep = (
                 timed(replace(cell.run, encoder=replace(cell.run.encoder, name=str(model))), data)

@@ -12,7 +12,7 @@ from peft_study.data.sources import opinions
 from peft_study.encoders.pretrained import in_hub_cache, is_hub_id, model_config, model_folder
 from peft_study.errors import StudyError
 from peft_study.files import read_json
-from peft_study.rehearsal.rows import ROWS, write_files, write_model, write_rows
+from peft_study.rehearsal.rows import ROWS, SIZE, write_files, write_model, write_rows
 from peft_study.study import Study
 
 PUBLISHED_MODELS = Path(__file__).parent.parent / "parity/published_models.json"
@@ -104,6 +104,10 @@ def _shorten(values: dict[str, Any], study: Study) -> None:
     for alone in values["only"].values():
         if alone.get("seeds"):
             alone["seeds"] = alone["seeds"][:SEEDS]
+    for recipe in values.get("recipes", {}).values():
+        if recipe.get("leave_out"):  # of the tiny model's layers, whose last is adapted
+            last = SIZE["num_hidden_layers"] - 1
+            recipe["leave_out"] = [layer for layer in recipe["leave_out"] if layer < last]
     values["profile"]["rounds"] = min(values["profile"]["rounds"], ROUNDS)
     values["runner"] |= {"backend": "local", "workers": 1}
     _set_epochs(values)
