@@ -17,7 +17,7 @@ from peft_study.findings.page.tables import tables
 from peft_study.findings.page.words import conclusion, findings, overview
 from peft_study.findings.results import Results
 from peft_study.records.costs import Batch, EnergyCost, EnergySource, Recipe
-from peft_study.records.study import TaskInfo
+from peft_study.records.study import InitInfo, TaskInfo
 
 EVIL = '</script><script>alert("1")</script><b>&'
 MINUS = "\N{MINUS SIGN}"
@@ -84,6 +84,27 @@ def words(html: str) -> str:
 )
 def test_the_page_holds_the_inputs(shown: str) -> None:
     assert shown in words(page())
+
+
+@pytest.mark.parametrize(
+    ("mode", "resample", "says"),
+    [
+        (
+            "per_method",
+            "none",
+            "all seeds share one draw of training rows and one intermediate run. ",
+        ),
+        ("none", "none", "all seeds share one draw of training rows. "),
+        ("per_method", "per_seed", "rows of its own, and all share one intermediate run. "),
+        ("none", "per_seed", "Each seed has training rows of its own. "),
+    ],
+)
+def test_what_seeds_share_is_told(mode: str, resample: str, says: str) -> None:
+    results = made_up.results()
+    data = replace(results.study.data, resample=resample)
+    about = replace(results.study, mnli_init=InitInfo(mode, "product", ("rating",)), data=data)
+    sentences, *_ = findings(replace(results, study=about), made_up.CLAIMS).values()
+    assert says in sentences[-1]
 
 
 def test_the_findings_follow_the_numbers() -> None:

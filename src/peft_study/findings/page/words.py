@@ -215,10 +215,16 @@ def _meaning(study: StudyInfo, rows: Sequence[Difference]) -> list[str]:
         words += ", approximately: there are fewer than 5 seeds or 256 rows"
     if study.judged == "cross_fitted":
         words += ". They are of cross-fitted scores: no row scores the evaluation that it chose"
-    drawn = "each seed has training rows of its own, and all share one intermediate run"
+    starts = study.mnli_init.mode != "none" and study.mnli_init.tasks
     if study.data.resample == "none":
-        drawn = "all seeds share one draw of training rows and one intermediate run"
-    words += f". They hold for these training rows: {drawn}"
+        also = " and one intermediate run" if starts else ""
+        drawn = (
+            f"They hold for these training rows: all seeds share one draw of training rows{also}"
+        )
+    else:
+        drawn = "Each seed has training rows of its own"
+        drawn += ", and all share one intermediate run" if starts else ""
+    words += f". {drawn}"
     return [f"{words}. The {len(found)} tests are corrected together (Holm)."]
 
 
