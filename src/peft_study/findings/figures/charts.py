@@ -63,9 +63,9 @@ class Key(Record):
         return alt.Color(f"{self.field}:N", scale=scale, legend=self._legend() if legend else None)
 
     def fill(self) -> alt.Fill:
-        """Fill by series, without a legend of its own."""
+        """Fill by series; joins the legend of the colours."""
         scale = alt.Scale(domain=list(self.names), range=self.colours)
-        return alt.Fill(f"{self.field}:N", scale=scale, legend=None)
+        return alt.Fill(f"{self.field}:N", scale=scale, legend=self._legend())
 
     def shape(self, *, legend: bool = True) -> alt.Shape:
         """Shape by series; joins the legend of the colours."""
