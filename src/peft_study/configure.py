@@ -22,7 +22,7 @@ from peft_study.encoders.pretrained import (
 from peft_study.errors import StudyError
 from peft_study.files import write_json
 from peft_study.findings.published import check_published
-from peft_study.methods import METHODS
+from peft_study.methods import KINDS, METHODS
 from peft_study.records import Record
 from peft_study.records.study import (
     DataInfo,
@@ -85,7 +85,9 @@ def resolve(study: Study, encoder: Encoder) -> dict[str, object]:
     Raises StudyError if data are not there, or a library is installed in another version than the
     pinned one.
     """
-    resolver = _Resolver(study, encoder)
+    rows = (*METHODS.values(), *KINDS.values())
+    packages = {row.packages: pinned(TRAINING_PACKAGES + row.packages) for row in rows}
+    resolver = _Resolver(study, encoder, packages)
     prepared, started = resolver.preparation(), resolver.intermediate()
     cells = {method: resolver.training(method, prepared.elsewhere) for method in study.methods}
     trained = {method: cells[method] for method in study.trained}
@@ -136,10 +138,14 @@ def locate(study: Study, name: str, task: TaskParams) -> dict[str, object]:
 
 
 class _Resolver(Record):
-    """Resolves the runs of a study."""
+    """Resolves the runs of a study; `packages` are the versions of all that a run needs.
+
+    They are known by what its method's row of the table names besides the training's own.
+    """
 
     study: Study
     encoder: Encoder
+    packages: dict[tuple[str, ...], dict[str, str]]
 
     def preparation(self) -> PrepareConfigs:
         study, init, starters = self.study, self.study.mnli_init, self.study.starters
@@ -197,7 +203,7 @@ class _Resolver(Record):
             train=self.study.hyperparameters(method, task),
             max_length=task.max_length or self.study.model.max_length,
             save_weights=declared.save_weights,
-            packages=pinned(TRAINING_PACKAGES + declared.row.packages),
+            packages=self.packages[declared.row.packages],
         )
 
     def training(

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from peft_study.encoders.architectures import Weight
 from peft_study.errors import nearest
 from peft_study.methods import KINDS, METHODS, MethodRow, adapters_words, peft_types
-from peft_study.methods.adapters_words import WORDS, Word, word_of
-from peft_study.methods.peft_types import PEFT_TYPES, PeftType
+from peft_study.methods.adapters_words import WORDS, word_of
+from peft_study.methods.peft_types import PEFT_TYPES
 from peft_study.own_files import Name
 from peft_study.records import Record
 from peft_study.run_config import (
@@ -158,7 +158,7 @@ def declare(name: str, recipes: Recipes, blocks: Blocks) -> Declared:
     if isinstance(settings, PeftSettings):  # a LoRA of PEFT's by its configuration, too
         row = replace(KINDS["peft"], block=row.block)
     if chain:
-        row = replace(row, label=chain[-1].label or name, **_known(settings))
+        row = replace(row, label=chain[-1].label or name, family=_family(row, settings))
     return Declared(
         name=name,
         row=row,
@@ -283,12 +283,10 @@ def _settings(root: str, said: Mapping[str, Any], config: dict[str, Any]) -> Set
     return PeftSettings(own | config, lora.init_std)
 
 
-def _known(settings: Settings) -> dict[str, Any]:
-    """Return what the tables say of the tuner or the word that a recipe has chosen."""
+def _family(row: MethodRow, settings: Settings) -> str:
+    """Return the family of a tuner or a word that a recipe has chosen, or of what it is like."""
     if isinstance(settings, PeftSettings):
-        row: PeftType | Word = PEFT_TYPES[settings.config["peft_type"]]
-    elif isinstance(settings, AdaptersSettings):
-        row = WORDS[word_of(settings.config)]
-    else:
-        return {}
-    return {key: getattr(row, key) for key in ("family", "paper", "merges", "identity")}
+        return PEFT_TYPES[settings.config["peft_type"]].family
+    if isinstance(settings, AdaptersSettings):
+        return WORDS[word_of(settings.config)].family
+    return row.family

@@ -21,7 +21,7 @@ from peft_study.errors import StudyError, first_line
 from peft_study.methods import Method, MethodRow, saved
 from peft_study.methods.adapters_words import WORDS, word_of
 from peft_study.methods.peft_types import PEFT_TYPES
-from peft_study.parity.numbers import BATCH, largest, padded
+from peft_study.parity.numbers import BATCH, largest
 from peft_study.records.certificates import Merging
 from peft_study.run_config import (
     AdapterHSettings,
@@ -35,7 +35,7 @@ from peft_study.run_config import (
 from peft_study.training import loop
 from peft_study.training.batches import Split
 from peft_study.training.packing import classify, pack
-from peft_study.training.padding import use_own_forward, uses_own_forward
+from peft_study.training.padding import pad, use_own_forward, uses_own_forward
 
 TOLERANCE = 1e-5  # of the largest logit
 POWER = 100 * TOLERANCE  # what a mistake in an adapter would change, at the least
@@ -102,7 +102,7 @@ def packed_difference(model: PreTrainedModel, split: Split) -> float:
     if own := uses_own_forward(model):
         other = torch.cat([classify(model, pack(split, [row], model)) for row in ROWS])
     else:
-        other = model(**padded(split, ROWS, model)).logits
+        other = model(**pad(split, ROWS, model).inputs).logits
     what = "padded rows and each alone" if own else "packed and padded rows"
     mend = "the packed step does not reach all that the method adds: use the model's own forward"
     mend = "a text's score hangs on others: use another configuration" if own else mend

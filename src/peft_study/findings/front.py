@@ -17,9 +17,6 @@ COSTS = {
     "memory": "peak of memory",
     "seconds": "time of a training step",
 }
-
-
-AXES = {"parameters": "trained parameters", "memory": "MB at the peak", "seconds": "ms a step"}
 BY = {"parameters": "By trained parameters", "memory": "By the peak of memory"}
 BY["seconds"] = "By the time of a training step"
 

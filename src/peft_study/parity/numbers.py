@@ -13,7 +13,6 @@ import peft
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from peft_study.data.tasks import TASKS
@@ -28,6 +27,7 @@ from peft_study.training.batches import Split
 from peft_study.training.dropout import use_fast_dropout
 from peft_study.training.loop import make_accelerator, make_optimizer, task_loss, training_steps
 from peft_study.training.packing import classify, pack
+from peft_study.training.padding import pad
 
 # At the papers' r = 8 and alpha = 16 the scalings alpha / r, alpha / 8, 16 / r and r / 4 are all 2.
 RANK, ALPHA, DROPOUT = 3, 16.0, 0.1
@@ -152,7 +152,7 @@ def raw_name_differences(folder: str, weight: Weight) -> dict[str, float]:
     places = [part["default"].weight for m in layers for part in (m.lora_A, m.lora_B)]
     for place, parameter in zip(places, lora.adapter_state(ours).values(), strict=True):
         place.copy_(parameter)
-    logits = theirs(**padded(split, rows, plain)).logits
+    logits = theirs(**pad(split, rows, plain).inputs).logits
     return {"forward": largest([(classify(ours, pack(split, rows, ours)), logits)])}
 
 
@@ -269,17 +269,6 @@ def random_rows(folder: str) -> Split:
     ids = [torch.randint(SPECIAL, vocabulary, (n,), generator=generator) for n in lengths]
     labels = torch.randint(2, (rows,), generator=generator)
     return Split([str(i) for i in range(rows)], {"input_ids": ids}, labels)
-
-
-def padded(split: Split, rows: list[int], model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return rows as transformers takes them: `input_ids`, `attention_mask` (rows, longest)."""
-    ids = [split.columns["input_ids"][row] for row in rows]
-    ones = [torch.ones_like(row) for row in ids]
-    fill = float(model.config.pad_token_id or 0)
-    return {
-        "input_ids": pad_sequence(ids, batch_first=True, padding_value=fill),
-        "attention_mask": pad_sequence(ones, batch_first=True),
-    }
 
 
 def largest(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:

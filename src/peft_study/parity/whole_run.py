@@ -24,13 +24,13 @@ from peft_study.parity.numbers import (
     TASK,
     largest,
     lora_settings,
-    padded,
     pefts_model,
     random_rows,
 )
 from peft_study.run_config import PEFT_PREFIX, FullFtSettings, Hyperparameters, LoraSettings
 from peft_study.training.batches import training_order
 from peft_study.training.loop import make_accelerator, make_optimizer, training_steps
+from peft_study.training.padding import pad
 
 # So much decay that a bias which decays by mistake ends far beyond the tolerance.
 RUN_HYPER = replace(HYPER, weight_decay=10.0)
@@ -79,7 +79,7 @@ def whole_run_differences(folder: str) -> dict[str, float]:
     losses = [step.loss for step in steps]
 
     def batch(rows: list[int]) -> dict[str, Tensor]:
-        return padded(split, rows, plain) | {"labels": split.labels[rows]}
+        return pad(split, rows, plain).inputs | {"labels": split.labels[rows]}
 
     order = training_order(len(split), RUN_HYPER.batch_size, RUN_HYPER.epochs, seed=0)
     with tempfile.TemporaryDirectory() as scratch:

@@ -5,13 +5,12 @@ import altair as alt
 from peft_study.findings import wording
 from peft_study.findings.figures import charts
 from peft_study.findings.figures.figure import Figure, Row, row
-from peft_study.findings.front import AXES, Front, front_words, fronts, left_out, unmeasured
+from peft_study.findings.front import COSTS, Front, front_words, fronts, left_out, unmeasured
 from peft_study.findings.results import Results
 from peft_study.records.scores import Overall
 
 SHOWN = {"parameters": 1.0, "memory": 1e-6, "seconds": 1e3}  # factors of what axes show
-TITLES = {"parameters": "Trained parameters", "memory": "Peak of memory"}
-TITLES["seconds"] = "Time of a training step"
+AXES = {"parameters": "trained parameters", "memory": "MB at the peak", "seconds": "ms a step"}
 MEASURES = {"rank": "rank, 1 is best", "iqm": "interquartile mean × 100"}
 MEASURES["better"] = "better than full, % of pairs"
 
@@ -78,7 +77,7 @@ def _panel(of: Front, key: charts.Key, panels: int, title: str) -> alt.LayerChar
         *charts.on_front(points, key, 75),
     ]
     width = charts.panel_width(panels, 0, 46) if panels > 1 else 420
-    return alt.LayerChart(layer=layers, title=TITLES[of.cost], width=width, height=230)
+    return alt.LayerChart(layer=layers, title=COSTS[of.cost].capitalize(), width=width, height=230)
 
 
 def ranks(results: Results) -> Figure | None:
