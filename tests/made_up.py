@@ -188,8 +188,9 @@ CLAIMS = [
 ]
 _ROW: dict[str, Any] = {"source": "hu2021", "table": "2", "model": "roberta-base", "method": "lora"}
 _ROW |= {"citation": "Hu et al. 2021. LoRA: Low-Rank Adaptation of Large Language Models."}
+_ROW |= {"note": None}
 _ROW |= {"weights": WEIGHTS[1], "rank": 8, "task": "film_review", "metric": "accuracy", "n": 3}
-_ROW |= {"is_fraction": True, "published": 0.951, "published_std": 0.002, "note": None}
+_ROW |= {"is_fraction": True, "published": 0.951, "published_std": 0.002, "published_seeds": 5}
 PUBLISHED = [PublishedRow(**_ROW, ours=0.765, ours_std=0.0104, difference=-0.186, like=True)]
 FIGURES = [
     FigureInfo(

@@ -112,7 +112,14 @@ def test_scores_stand_beside_ours() -> None:
         **{"source": "tiny", "table": "2", "citation": '"Tiny Reproduction: LoRA", table 2'},
         **{"model": "roberta-base", "method": "loralib_lora", "weights": ("query", "value")},
         **{"rank": 8, "task": "rte", "metric": "accuracy", "is_fraction": True, "note": None},
-        **{"published": 0.776, "published_std": None, "ours": 0.9, "ours_std": 0.01, "n": 5},
+        **{
+            "published": 0.776,
+            "published_std": None,
+            "published_seeds": None,
+            "ours": 0.9,
+            "ours_std": 0.01,
+            "n": 5,
+        },
         **{"difference": 0.9 - 0.776, "like": True},
     }
     assert all(row.ours == 0.9 for row in rows)

@@ -74,6 +74,7 @@ def _beside(row: Printed, rows: list[Printed], results: Results) -> PublishedRow
         is_fraction=row.is_fraction,
         published=value,
         published_std=row.number(row.std) if row.std else None,
+        published_seeds=int(row.seeds) if row.seeds else None,
         ours=ours.value,
         ours_std=ours.std,
         n=ours.n,

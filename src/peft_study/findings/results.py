@@ -47,6 +47,7 @@ class PublishedRow(Record):
     is_fraction: bool
     published: float
     published_std: float | None
+    published_seeds: int | None
     ours: float | None
     ours_std: float | None
     n: int | None

@@ -79,10 +79,11 @@ class Cell(Record):
     failed: dict[str, str] = field(default_factory=dict)
     weights: tuple[str, ...] = ()  # this and the next are of a cell of the sweep
     rank: int | None = None
+    variant: str = ""  # where a variant's files are, below those of all variants
 
     def plain(self) -> dict[str, object]:
         """Return what its file holds: fields that say nothing are left out."""
-        optional = {"failed", "weights", "rank"}
+        optional = {"failed", "weights", "rank", "variant"}
         return {key: value for key, value in vars(self).items() if value or key not in optional}
 
     @property

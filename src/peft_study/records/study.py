@@ -1,5 +1,6 @@
 """The study as findings speak of it: `configs/report.json`."""
 
+from dataclasses import field
 from typing import Literal
 
 from peft_study.records import Record
@@ -105,6 +106,26 @@ class SweepInfo(Record):
     weights: tuple[tuple[str, ...], ...]
 
 
+class LedgerInfo(Record):
+    """What the ledger changes, one setting at a time: overrides of the parameters, by name."""
+
+    methods: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    settings: dict[str, dict[str, object]] = field(default_factory=dict)
+
+
+class TuneInfo(Record):
+    """What is tuned: values of each hyperparameter, or factors of each method's own.
+
+    Trials hold out `rows`, a share of the training rows, and have seeds of their own.
+    """
+
+    grid: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    factors: bool = False
+    seeds: tuple[int, ...] = ()
+    rows: float = 0.0
+
+
 class StudyInfo(Record):
     """What findings say of the study: `configs/report.json`."""
 
@@ -124,6 +145,8 @@ class StudyInfo(Record):
     packages: dict[str, str]
     known_labels: dict[str, str]  # of all methods: parity counts, and papers publish, others
     rehearsal: bool = False  # of a tiny random model: what is shown is no result
+    ledger: LedgerInfo = LedgerInfo()
+    tune: TuneInfo = TuneInfo()
 
     @property
     def judged(self) -> Evaluated:

@@ -35,7 +35,7 @@ ALL = [
 ]
 GAP = runs.Gap("adapter_h", "tweet_rating", "no results")
 OF = ("hu2021", "2", "", "roberta", "lora", ("query", "value"), 8, "movie_polarity", "accuracy")
-PAPER = PublishedRow(*OF, True, 0.81, None, None, None, None, None, True, None)
+PAPER = PublishedRow(*OF, True, 0.81, None, None, None, None, None, None, True, None)
 PUBLISHED = [
     PAPER,
     replace(PAPER, rank=64, published=0.5),
