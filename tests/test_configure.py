@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from peft_study.configure import configure, pinned
+from peft_study.configure import configure
 from peft_study.errors import StudyError
 from peft_study.presets import describe
+from peft_study.resolver import pinned
 from peft_study.run_config import AdapterHSettings, LoraSettings
 from peft_study.study import Study, check_study
 

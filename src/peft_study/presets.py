@@ -14,12 +14,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
 from peft_study.checks import check_against_model
-from peft_study.configure import configure, locate
+from peft_study.configure import configure
 from peft_study.data.sources.hub import DATASETS
 from peft_study.encoders.pretrained import in_hub_cache, is_hub_id
 from peft_study.errors import StudyError, nearest, run_command
 from peft_study.files import replacing
 from peft_study.records import Record
+from peft_study.resolver import locate
 from peft_study.study import Study, TaskParams, check_study, load_study, read_yaml
 
 FOLDER, PARAMS, BASE = Path("studies"), Path("params.yaml"), "opinions"
