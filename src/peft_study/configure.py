@@ -4,33 +4,31 @@ DVC compares these files, so a changed parameter reruns the stages whose file it
 other. Everything that can be known to be wrong before training is found here.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from peft_study.checks import check_against_model, check_device, check_recipes
-from peft_study.encoders.architectures import architecture
-from peft_study.encoders.pretrained import (
-    is_hub_id,
-    model_config,
-    model_digest,
-    model_folder,
-)
 from peft_study.errors import StudyError
 from peft_study.files import write_json
 from peft_study.findings.published import check_published
-from peft_study.methods import KINDS, METHODS
+from peft_study.methods import METHODS
 from peft_study.records.study import (
     DataInfo,
     InitInfo,
+    LedgerInfo,
     MethodInfo,
     ModelInfo,
     StudyInfo,
     SweepInfo,
     TaskInfo,
+    TuneInfo,
 )
-from peft_study.resolver import ALL_PACKAGES, TRAINING_PACKAGES, Resolver, pinned
+from peft_study.resolver import ALL_PACKAGES, Resolver, encoder_of, pinned
 from peft_study.run_config import Encoder
 from peft_study.stage_configs import CertifyConfig, ParityConfig
 from peft_study.study import OnlyParams, Study
+from peft_study.tuning import resolve_trials
+from peft_study.variants import check_settings, resolve_variants
 
 
 def configure(study: Study) -> dict[str, object]:
@@ -42,11 +40,8 @@ def configure(study: Study) -> dict[str, object]:
     check_against_model(study)
     check_device(study)
     check_recipes(study)
-    name, revision = study.model.name, study.model.revision
-    # A hub model's revision is a hash of its files already.
-    digest = None if is_hub_id(name) else model_digest(model_folder(name, revision))
-    names = architecture(model_config(name, revision)["model_type"])
-    return resolve(study, Encoder(name, revision, digest, names))
+    check_settings(study)
+    return resolve(study, encoder_of(study))
 
 
 def resolve(study: Study, encoder: Encoder) -> dict[str, object]:
@@ -55,17 +50,18 @@ def resolve(study: Study, encoder: Encoder) -> dict[str, object]:
     Raises StudyError if data are not there, or a library is installed in another version than the
     pinned one.
     """
-    rows = (*METHODS.values(), *KINDS.values())
-    packages = {row.packages: pinned(TRAINING_PACKAGES + row.packages) for row in rows}
-    resolver = Resolver(study, encoder, packages)
+    resolver = Resolver.of(study, encoder)
     prepared, started = resolver.preparation(), resolver.intermediate()
     cells = {method: resolver.training(method, prepared.elsewhere) for method in study.methods}
     trained = {method: cells[method] for method in study.trained}
+    variants, apart = resolve_variants(resolver)
+    trials = resolve_trials(resolver)
     return {
-        "prepare": prepared,
+        "prepare": replace(prepared, apart=apart, trials=trials.rows),
         "certify": CertifyConfig.of(encoder, trained, started, pinned(ALL_PACKAGES)),
         "mnli_init": started,
-        "sweep": resolver.sweep(),
+        "variants": variants,
+        "tune": trials,
         "profile": resolver.profile(prepared),
         "parity": ParityConfig(encoder, pinned(ALL_PACKAGES)),
         "report": _report(study),
@@ -111,6 +107,12 @@ def _report(study: Study) -> StudyInfo:
         report=study.train.report,
         mnli_init=InitInfo(init.mode, init.task, tuple(study.starters)),
         sweep=SweepInfo(sweep.task, tuple(sweep.ranks), weights),
+        ledger=LedgerInfo(
+            tuple(dict.fromkeys(method for method, _ in study.ledger_cells)),
+            tuple(dict.fromkeys(task for _, task in study.ledger_cells)),
+            {name: dict(setting) for name, setting in study.ledger.settings.items()},
+        ),
+        tune=_tune(study),
         equivalence_margin=analysis.equivalence_margin,
         iso_margin=analysis.iso_margin,
         published=tuple(analysis.published),
@@ -118,6 +120,12 @@ def _report(study: Study) -> StudyInfo:
         packages=pinned(ALL_PACKAGES),
         known_labels={name: row.label for name, row in METHODS.items()},
     )
+
+
+def _tune(study: Study) -> TuneInfo:
+    tune = study.tune
+    grid = {key: tuple(values) for key, values in tune.grid.items()}
+    return TuneInfo(grid, tune.factors, tuple(tune.seeds), tune.rows) if grid else TuneInfo()
 
 
 def _method(study: Study, name: str, place: int) -> MethodInfo:

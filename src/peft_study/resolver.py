@@ -7,8 +7,16 @@ from pathlib import Path
 
 from peft_study.data import predictions
 from peft_study.data.sources import load_source
+from peft_study.encoders.architectures import architecture
+from peft_study.encoders.pretrained import (
+    is_hub_id,
+    model_config,
+    model_digest,
+    model_folder,
+)
 from peft_study.errors import StudyError
-from peft_study.methods import METHODS
+from peft_study.methods import KINDS, METHODS
+from peft_study.recipes import is_trained
 from peft_study.records import Record
 from peft_study.run_config import (
     AdapterHSettings,
@@ -55,6 +63,14 @@ def pinned(packages: tuple[str, ...], lock: Path = LOCK) -> dict[str, str]:
     return {name: pins[name] for name in packages}
 
 
+def encoder_of(study: Study) -> Encoder:
+    """Return the encoder of a study. Raises StudyError if its model cannot be loaded."""
+    name, revision = study.model.name, study.model.revision
+    # A hub model's revision is a hash of its files already.
+    digest = None if is_hub_id(name) else model_digest(model_folder(name, revision))
+    return Encoder(name, revision, digest, architecture(model_config(name, revision)["model_type"]))
+
+
 def locate(study: Study, name: str, task: TaskParams) -> dict[str, object]:
     """Return what decides the rows of a task. Raises StudyError as its source's `locate`."""
     files = task.files.model_dump() if task.files else None
@@ -72,14 +88,25 @@ class Resolver(Record):
     encoder: Encoder
     packages: dict[tuple[str, ...], dict[str, str]]
 
+    @classmethod
+    def of(cls, study: Study, encoder: Encoder) -> "Resolver":
+        """Look up the versions. Raises StudyError as `pinned`."""
+        rows = (*METHODS.values(), *KINDS.values())
+        names = {row.packages: pinned(TRAINING_PACKAGES + row.packages) for row in rows}
+        return cls(study, encoder, names)
+
     def preparation(self) -> PrepareConfigs:
-        study, init, starters = self.study, self.study.mnli_init, self.study.starters
-        tasks = {
-            n: self._prepare(f"tasks.{n}", n, task, self._drawn_for(n))
-            for n, task in study.tasks.items()
-        }
-        intermediate = self._prepare("mnli_init", init.task, init) if starters else None
-        return PrepareConfigs(tasks, intermediate, tuple(starters), self._elsewhere())
+        tasks, starters = {n: self.rows(n) for n in self.study.tasks}, tuple(self.study.starters)
+        return PrepareConfigs(tasks, self.intermediate_rows(), starters, self._elsewhere())
+
+    def rows(self, name: str) -> PrepareConfig:
+        """Resolve the rows of a task."""
+        return self._prepare(f"tasks.{name}", name, self.study.tasks[name], self._drawn_for(name))
+
+    def intermediate_rows(self) -> PrepareConfig | None:
+        """Resolve the rows of the intermediate task; None if no task starts from it."""
+        init = self.study.mnli_init
+        return self._prepare("mnli_init", init.task, init) if self.study.starters else None
 
     def _elsewhere(self) -> dict[str, dict[str, PredictionsSettings]]:
         study, found = self.study, {}
@@ -134,15 +161,19 @@ class Resolver(Record):
     def training(
         self, method: str, elsewhere: dict[str, dict[str, PredictionsSettings]]
     ) -> dict[str, CellConfig]:
-        study, cells = self.study, {}
-        for name, task in study.tasks_of(method).items():
-            starts = name in study.starters and method in study.trained
-            kept = starts and study.mnli_init.head == "kept"
-            run = replace(self._run(method, name, task), keeps_head=kept)
-            if method in elsewhere:
-                run = replace(run, settings=elsewhere[method][name])
-            cells[name] = CellConfig(run, tuple(study.seeds_of(method)), starts)
+        cells = {name: self.cell(method, name) for name in self.study.tasks_of(method)}
+        for name, settings in elsewhere.get(method, {}).items():
+            run = replace(cells[name].run, settings=settings)
+            cells[name] = replace(cells[name], run=run)
         return cells
+
+    def cell(self, method: str, name: str) -> CellConfig:
+        """Resolve the runs of a method on a task."""
+        study = self.study
+        starts = name in study.starters and is_trained(method, study.recipes)
+        kept = starts and study.mnli_init.head == "kept"
+        run = replace(self._run(method, name, study.tasks[name]), keeps_head=kept)
+        return CellConfig(run, tuple(study.seeds_of(method)), starts)
 
     def intermediate(self) -> InitConfig:
         init, starters = self.study.mnli_init, set(self.study.starters)
@@ -158,15 +189,11 @@ class Resolver(Record):
             cells[name] = CellConfig(run, (init.seed,))
         return InitConfig(cells, starts)
 
-    def sweep(self) -> dict[str, CellConfig]:
-        sweep, cells = self.study.sweep, {}
-        for rank, weights in sweep.cells:
-            run = self._run("lora", sweep.task, self.study.tasks[sweep.task])
-            alpha = float(rank) if sweep.alpha == "rank" else sweep.alpha
-            swept = {"r": rank, "alpha": alpha, "targets": tuple(weights.split("+"))}
-            run = replace(run, settings=LoraSettings(**vars(run.settings) | swept))
-            cells[f"{weights}-r{rank}"] = CellConfig(run, tuple(self.study.seeds))
-        return cells
+    def start(self, method: str) -> CellConfig | None:
+        """Resolve the intermediate run from which a method's tasks start, if any does."""
+        found = self.intermediate()
+        name = found.starts.get(method)
+        return found.cells[name] if name else None
 
     def profile(self, prepared: PrepareConfigs) -> ProfileConfig:
         """Resolve what is measured: the recipes that `profile` names, with the study's batches."""

@@ -9,6 +9,7 @@ from peft_study.findings.rows import CellValues, read_rows
 from peft_study.records import Record, costs, scores
 from peft_study.records.certificates import Certificates
 from peft_study.records.study import StudyInfo
+from peft_study.records.variants import VariantRuns, is_swept
 
 METRICS = Path("metrics")
 
@@ -161,13 +162,12 @@ def load_cells(study: StudyInfo, metrics: Path = METRICS) -> tuple[scores.Cells,
 
 def load_sweep(metrics: Path = METRICS) -> tuple[scores.Cell, ...]:
     """Read the scores of the cells of the sweep, by weights and rank, without those that failed."""
-    found = read_record(metrics / "runs/sweep.json", dict[str, scores.Cell]).values()
-    sound = [cell for cell in found if not cell.failed]
+    found = read_record(metrics / "runs/variants.json", VariantRuns).cells
+    sound = [cell for place, cell in found.items() if is_swept(place) and not cell.failed]
     return tuple(sorted(sound, key=lambda cell: (cell.weights, cell.rank)))
 
 
 def load_values(cell: scores.Cell, metrics: Path = METRICS) -> CellValues:
-    """Read what held-out rows add to the scores of a cell, of the study or of its sweep."""
-    of_sweep = f"{'+'.join(cell.weights)}-r{cell.rank}"
-    where = Path("sweep", of_sweep) if cell.rank is not None else Path(cell.method, cell.task)
+    """Read what held-out rows add to the scores of a cell, of the study or of a variant."""
+    where = f"variants/{cell.variant}" if cell.variant else f"{cell.method}/{cell.task}"
     return read_rows(metrics / "rows" / f"{where}.parquet", cell)

@@ -5,6 +5,7 @@ from typing import Literal
 from peft_study.records import Record
 from peft_study.records.scores import Cell
 
+SWEEP, UNTUNED = "sweep", "untuned"  # where, below all variants, their cells are
 Kind = Literal["study", "alone", "pair", "together"]
 
 
@@ -31,3 +32,8 @@ class VariantRuns(Record):
 
     cells: dict[str, Cell]
     ledger: tuple[LedgerEntry, ...] = ()
+
+
+def is_swept(place: str) -> bool:
+    """Tell whether a variant's cell is one of the sweep."""
+    return place.startswith(f"{SWEEP}/")
