@@ -142,14 +142,15 @@ def _gap(
     gap, low, high = shares.distance(ours, target)
     clear = low is not None and high is not None and not low <= 0 <= high
     found, towards, shown = [], {}, []
-    for one, effect in variants:
+    for one, effect in variants if clear else ():
         if not effect.n:
             continue
-        share = _share(one, base, metric, target if clear and not _fallen(effect) else None)
+        fallen = "variant" in effect.unlearned  # what it would explain is not measured
+        share = _share(one, base, metric, None if fallen else target)
         found.append(share)
-        if share.points * gap > 0 and not _fallen(effect):
+        if share.points * gap > 0 and not fallen:
             towards[share.settings] = share.points * gap
-            if clear and effect.kind == "alone" and effect.differs and (effect.mean or 0) * gap > 0:
+            if effect.kind == "alone" and effect.differs and (effect.mean or 0.0) * gap > 0:
                 shown.append(share.settings)
     best = _best(found, towards)
     reached = [_scores(one.cell, metric) for one, _ in variants if one.entry.settings == best]
@@ -189,11 +190,6 @@ def _share(one: Scored, base: Scored, metric: str, target: shares.Target | None)
 
 def _scores(cell: Cell, metric: str) -> NDArray[np.float64]:
     return np.array(list(cell.scores(metric).values()))
-
-
-def _fallen(effect: Effect) -> bool:
-    """Tell whether the variant has not learned: what it would explain is not measured."""
-    return "variant" in effect.unlearned
 
 
 def _best(found: Sequence[Share], towards: Mapping[tuple[str, ...], float]) -> tuple[str, ...]:

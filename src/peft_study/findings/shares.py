@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from peft_study.findings.chance import LEVEL
 from peft_study.records import Record
@@ -92,7 +92,7 @@ def _square(values: Seeds, weight: float, target: Target, like: Seeds) -> float:
         freedom = (own + published) ** 2 / below if below else 1.0
     else:
         freedom = n - 1.0
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom) ** 2) * (own + published)
+    return float(special.stdtrit(freedom, (1 + LEVEL) / 2) ** 2) * (own + published)
 
 
 def of_median(n: int) -> float:

@@ -71,8 +71,8 @@ class Share(Record):
     """How much of the gap to a published number settings explain, in scores as papers report them.
 
     `points`, with `low` to `high` its 95% interval by seeds, are the variant's mean minus the
-    study's; `share` is that by the gap, with its own interval. It is None where the gap cannot be
-    told from zero well enough to divide by it, or where the variant has not learned.
+    study's; `share` is that divided by the gap, with its own interval. It is None where the variant
+    has not learned, or beside it the gap is not told from zero well enough to divide by it.
     """
 
     kind: Kind
@@ -88,9 +88,10 @@ class Share(Record):
 class PublishedGap(Record):
     """A published number minus the mean of this study's n seeds: see `findings.ledger`.
 
-    `names` are the settings that explain it, the largest share first: their effects are shown and
-    have its sign. `unexplained` is published minus what the settings `best` give; without such
-    settings the gap itself. Each has its 95% interval, of seeds alone: the rows are the same.
+    Of a gap that is told from zero, `shares` are those of the variants, and `names` the settings
+    that explain it, the largest share first: their effects are shown and have its sign.
+    `unexplained` is published minus what the settings `best` give; without such settings the gap
+    itself. Each has its 95% interval, of seeds alone: the rows are the same.
     """
 
     method: str
