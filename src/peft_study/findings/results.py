@@ -5,11 +5,11 @@ from itertools import product
 from pathlib import Path
 
 from peft_study.files import read_json, read_record
-from peft_study.findings.rows import CellValues, read_rows
+from peft_study.findings.rows import CellValues, read_ids, read_rows
 from peft_study.records import Record, costs, scores
 from peft_study.records.certificates import Certificates
 from peft_study.records.study import StudyInfo
-from peft_study.records.variants import VariantRuns, is_swept
+from peft_study.records.variants import Ledger, VariantRuns, is_swept
 
 METRICS = Path("metrics")
 
@@ -85,6 +85,7 @@ class Results(Record):
     sweep_runs: tuple[scores.Cell, ...] = ()  # those that have results
     parity: costs.Parity | None = None
     certificates: Certificates | None = None
+    ledger: Ledger | None = None
 
     @property
     def main_differences(self) -> list[scores.Difference]:
@@ -128,6 +129,7 @@ def load_results() -> Results:
         sweep_runs=load_sweep(),
         parity=read_record(METRICS / "parity.json", costs.Parity),
         certificates=load_certificates(),
+        ledger=load_ledger(),
     )
 
 
@@ -135,6 +137,18 @@ def load_certificates() -> Certificates | None:
     """Read what was found of methods before they were trained; None where no stage needs it."""
     path = METRICS / "certificates.json"
     return read_record(path, Certificates) if path.is_file() else None
+
+
+def load_ledger() -> Ledger | None:
+    """Read what a reproduction hangs on; None where the study has no ledger, or none yet."""
+    path = METRICS / "ledger.json"
+    return read_record(path, Ledger) if path.is_file() and read_json(path) is not None else None
+
+
+def load_variants() -> VariantRuns | None:
+    """Read the scores of all variants; None where the study has none."""
+    path = METRICS / "runs/variants.json"
+    return read_record(path, VariantRuns) if path.is_file() else None
 
 
 def load_profile() -> costs.Profile | None:
@@ -168,6 +182,15 @@ def load_sweep(metrics: Path = METRICS) -> tuple[scores.Cell, ...]:
 
 
 def load_values(cell: scores.Cell, metrics: Path = METRICS) -> CellValues:
-    """Read what held-out rows add to the scores of a cell, of the study or of a variant."""
+    """Read what held-out rows add to the scores of a cell of the study or of a variant."""
+    return read_rows(_rows_of(cell, metrics), cell)
+
+
+def load_ids(cell: scores.Cell, metrics: Path = METRICS) -> list[str]:
+    """Read the ids of the held-out rows of a cell, in the order of `load_values`."""
+    return read_ids(_rows_of(cell, metrics))
+
+
+def _rows_of(cell: scores.Cell, metrics: Path) -> Path:
     where = f"variants/{cell.variant}" if cell.variant else f"{cell.method}/{cell.task}"
-    return read_rows(metrics / "rows" / f"{where}.parquet", cell)
+    return metrics / "rows" / f"{where}.parquet"
