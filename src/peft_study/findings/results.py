@@ -9,6 +9,8 @@ from peft_study.findings.rows import CellValues, read_rows
 from peft_study.records import Record, costs, scores
 from peft_study.records.certificates import Certificates
 from peft_study.records.study import StudyInfo
+from peft_study.records.tuning import TrialRuns, Tuning
+from peft_study.records.variants import VariantRuns
 
 METRICS = Path("metrics")
 
@@ -84,6 +86,7 @@ class Results(Record):
     sweep_runs: tuple[scores.Cell, ...] = ()  # those that have results
     parity: costs.Parity | None = None
     certificates: Certificates | None = None
+    tuning: Tuning | None = None
 
     @property
     def main_differences(self) -> list[scores.Difference]:
@@ -127,6 +130,7 @@ def load_results() -> Results:
         sweep_runs=load_sweep(),
         parity=read_record(METRICS / "parity.json", costs.Parity),
         certificates=load_certificates(),
+        tuning=load_tuning(),
     )
 
 
@@ -134,6 +138,12 @@ def load_certificates() -> Certificates | None:
     """Read what was found of methods before they were trained; None where no stage needs it."""
     path = METRICS / "certificates.json"
     return read_record(path, Certificates) if path.is_file() else None
+
+
+def load_tuning() -> Tuning | None:
+    """Read what tuning found; None where nothing was tuned."""
+    path = METRICS / "tuning.json"
+    return read_record(path, Tuning) if path.is_file() and read_json(path) else None
 
 
 def load_profile() -> costs.Profile | None:
@@ -166,8 +176,29 @@ def load_sweep(metrics: Path = METRICS) -> tuple[scores.Cell, ...]:
     return tuple(sorted(sound, key=lambda cell: (cell.weights, cell.rank)))
 
 
+def load_trials(metrics: Path = METRICS) -> TrialRuns:
+    """Read the trials of tuning; none where nothing was tuned."""
+    path = metrics / "runs/trials.json"
+    return read_record(path, TrialRuns) if path.is_file() else TrialRuns()
+
+
+def load_untuned(metrics: Path = METRICS) -> scores.Cells:
+    """Read the cells at each method's own values where tuning chose others, failed ones too."""
+    path = metrics / "runs/variants.json"
+    cells = read_record(path, VariantRuns).cells if path.is_file() else {}
+    untuned = [cell for place, cell in cells.items() if place.startswith("untuned/")]
+    return {(cell.method, cell.task): cell for cell in untuned}
+
+
+def load_trial_values(cell: scores.Cell, metrics: Path = METRICS) -> CellValues:
+    """Read what the rows held out for choosing add to the scores of a trial."""
+    return read_rows(metrics / "rows/trials" / f"{cell.variant}.parquet", cell)
+
+
 def load_values(cell: scores.Cell, metrics: Path = METRICS) -> CellValues:
-    """Read what held-out rows add to the scores of a cell, of the study or of its sweep."""
+    """Read what held-out rows add to a cell's scores: of the study, its sweep or a variant."""
     of_sweep = f"{'+'.join(cell.weights)}-r{cell.rank}"
     where = Path("sweep", of_sweep) if cell.rank is not None else Path(cell.method, cell.task)
+    if cell.variant:
+        where = Path("variants", cell.variant)
     return read_rows(metrics / "rows" / f"{where}.parquet", cell)
