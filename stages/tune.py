@@ -23,10 +23,11 @@ def main() -> None:
     write_json(METRICS / "runs/trials.json", found)
     chosen: dict[str, dict[str, Values]] = {method: {} for method in config.methods}
     if config.trials:
-        from peft_study.findings.tuning import choose
+        from peft_study.findings.choosing import choose
 
+        metrics = {of.task: of.config.run.definition.metrics[0] for of in config.trials}
         for (method, task), group in groupby(found.trials, lambda of: (of.method, of.task)):
-            best = choose(list(group), found.cells)
+            best = choose(list(group), found.cells, metrics[task])
             chosen[method][task] = best.values
             words = ", ".join(f"{key} {value:g}" for key, value in best.values.items())
             print(f"tune: {method} on {task}: {words}")

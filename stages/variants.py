@@ -25,12 +25,18 @@ def main() -> None:
         from peft_study.findings.ledger import combinations
 
         from peft_study.data.prepare import prepare_apart
-        from peft_study.findings.results import load_values
+        from peft_study.findings.combinations import combinations
+        from peft_study.findings.results import load_ids, load_values
         from peft_study.resolver import Resolver, encoder_of
         from peft_study.variants import resolve_combinations, together
 
-        resolver = Resolver.of(study, encoder_of(study))
-        chosen = combinations(entries, found, load_values, config.together, together(resolver))
+        resolver, runs = (
+            Resolver.of(study, encoder_of(study)),
+            [c.config.run for c in cells.values()],
+        )
+        metrics = {run.task: run.definition.metrics[0] for run in runs}
+        scored = entries, found, load_values, load_ids, metrics
+        chosen = combinations(*scored, config.together, together(resolver))
         more, apart = resolve_combinations(resolver, chosen)
         prepare_apart(apart)
         found |= run(more.cells, more.starts, study.runner)

@@ -63,7 +63,7 @@ def resolve_variants(study: Resolver) -> tuple[VariantsConfig, Rows]:
 
 
 def resolve_combinations(
-    study: Resolver, chosen: Iterable[tuple[str, str, Kind, tuple[str, ...]]]
+    study: Resolver, chosen: Iterable[LedgerEntry]
 ) -> tuple[VariantsConfig, Rows]:
     """Resolve cells in which several of the ledger's settings are changed at once.
 
@@ -71,8 +71,8 @@ def resolve_combinations(
     """
     known = {*resolve_variants(study)[1]}
     found, entries = _Variants(study, known), list[LedgerEntry]()
-    for method, task, kind, settings in chosen:
-        entries += found.ledger([(kind, settings)], [(method, task)])
+    for entry in chosen:
+        entries += found.ledger([(entry.kind, entry.settings)], [(entry.method, entry.task)])
     # What `prepare` has written serves; what is apart of these alone is still to be prepared.
     return found.config(entries), {at: of for at, of in found.apart.items() if at not in known}
 

@@ -9,7 +9,8 @@ from peft_study.findings.rows import CellValues, read_ids, read_rows
 from peft_study.records import Record, costs, scores
 from peft_study.records.certificates import Certificates
 from peft_study.records.study import StudyInfo
-from peft_study.records.variants import Ledger, VariantRuns, is_swept
+from peft_study.records.tuning import TrialRuns, Tuning
+from peft_study.records.variants import UNTUNED, Ledger, VariantRuns, is_swept
 
 METRICS = Path("metrics")
 
@@ -86,6 +87,7 @@ class Results(Record):
     parity: costs.Parity | None = None
     certificates: Certificates | None = None
     ledger: Ledger | None = None
+    tuning: Tuning | None = None
 
     @property
     def main_differences(self) -> list[scores.Difference]:
@@ -130,6 +132,7 @@ def load_results() -> Results:
         parity=read_record(METRICS / "parity.json", costs.Parity),
         certificates=load_certificates(),
         ledger=load_ledger(),
+        tuning=load_tuning(),
     )
 
 
@@ -149,6 +152,12 @@ def load_variants() -> VariantRuns | None:
     """Read the scores of all variants; None where the study has none."""
     path = METRICS / "runs/variants.json"
     return read_record(path, VariantRuns) if path.is_file() else None
+
+
+def load_tuning() -> Tuning | None:
+    """Read what tuning found; None where nothing was tuned."""
+    path = METRICS / "tuning.json"
+    return read_record(path, Tuning) if path.is_file() and read_json(path) else None
 
 
 def load_profile() -> costs.Profile | None:
@@ -179,6 +188,25 @@ def load_sweep(metrics: Path = METRICS) -> tuple[scores.Cell, ...]:
     found = read_record(metrics / "runs/variants.json", VariantRuns).cells
     sound = [cell for place, cell in found.items() if is_swept(place) and not cell.failed]
     return tuple(sorted(sound, key=lambda cell: (cell.weights, cell.rank)))
+
+
+def load_trials(metrics: Path = METRICS) -> TrialRuns:
+    """Read the trials of tuning; none where nothing was tuned."""
+    path = metrics / "runs/trials.json"
+    return read_record(path, TrialRuns) if path.is_file() else TrialRuns()
+
+
+def load_untuned(metrics: Path = METRICS) -> scores.Cells:
+    """Read the cells at each method's own values where tuning chose others, failed ones too."""
+    path = metrics / "runs/variants.json"
+    cells = read_record(path, VariantRuns).cells if path.is_file() else {}
+    untuned = [cell for place, cell in cells.items() if place.startswith(f"{UNTUNED}/")]
+    return {(cell.method, cell.task): cell for cell in untuned}
+
+
+def load_trial_values(cell: scores.Cell, metrics: Path = METRICS) -> CellValues:
+    """Read what the rows held out for choosing add to the scores of a trial."""
+    return read_rows(metrics / "rows/trials" / f"{cell.variant}.parquet", cell)
 
 
 def load_values(cell: scores.Cell, metrics: Path = METRICS) -> CellValues:
