@@ -22,8 +22,6 @@ def main() -> None:
     found = run(cells, config.starts, study.runner)
     entries = config.ledger
     if entries:
-        from peft_study.findings.ledger import combinations
-
         from peft_study.data.prepare import prepare_apart
         from peft_study.findings.combinations import combinations
         from peft_study.findings.results import load_ids, load_values
