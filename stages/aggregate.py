@@ -10,9 +10,13 @@ from peft_study.findings.results import (
     load_cells,
     load_study_info,
     load_sweep,
+    load_trial_values,
+    load_trials,
+    load_untuned,
     load_values,
 )
 from peft_study.findings.statistics import summarise, summary, sweep_rows
+from peft_study.findings.tuning import tuning
 from peft_study.findings.wording import missing
 
 
@@ -24,10 +28,14 @@ def main() -> None:
     write_json(metrics / "statistics.json", statistics)
     write_json(metrics / "summary.json", summary(study, statistics))
     write_json(metrics / "sweep.json", list(sweep_rows(sweep)))
+    runs = load_trials()
+    tuned = tuning(study, runs, cells, load_untuned(), load_trial_values, load_values)
+    write_json(metrics / "tuning.json", tuned if runs.trials else None)
     if cells:
         print(readme_table(Results(study, statistics, cells)))
     print(f"aggregate: {missing(gaps, study) or 'every cell has results'}")
-    print("aggregate: wrote metrics/summary.json, metrics/statistics.json, metrics/sweep.json")
+    names = ("summary", "statistics", "sweep", "tuning")
+    print(f"aggregate: wrote {', '.join(f'metrics/{name}.json' for name in names)}")
 
 
 if __name__ == "__main__":

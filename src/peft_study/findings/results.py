@@ -9,7 +9,8 @@ from peft_study.findings.rows import CellValues, read_ids, read_rows
 from peft_study.records import Record, costs, scores
 from peft_study.records.certificates import Certificates
 from peft_study.records.study import StudyInfo
-from peft_study.records.variants import Ledger, VariantRuns
+from peft_study.records.tuning import TrialRuns, Tuning
+from peft_study.records.variants import UNTUNED, Ledger, VariantRuns, is_swept
 
 METRICS = Path("metrics")
 
@@ -86,6 +87,7 @@ class Results(Record):
     parity: costs.Parity | None = None
     certificates: Certificates | None = None
     ledger: Ledger | None = None
+    tuning: Tuning | None = None
 
     @property
     def main_differences(self) -> list[scores.Difference]:
@@ -130,6 +132,7 @@ def load_results() -> Results:
         parity=read_record(METRICS / "parity.json", costs.Parity),
         certificates=load_certificates(),
         ledger=load_ledger(),
+        tuning=load_tuning(),
     )
 
 
@@ -149,6 +152,12 @@ def load_variants() -> VariantRuns | None:
     """Read the scores of all variants; None where the study has none."""
     path = METRICS / "runs/variants.json"
     return read_record(path, VariantRuns) if path.is_file() else None
+
+
+def load_tuning() -> Tuning | None:
+    """Read what tuning found; None where nothing was tuned."""
+    path = METRICS / "tuning.json"
+    return read_record(path, Tuning) if path.is_file() and read_json(path) else None
 
 
 def load_profile() -> costs.Profile | None:
@@ -176,13 +185,32 @@ def load_cells(study: StudyInfo, metrics: Path = METRICS) -> tuple[scores.Cells,
 
 def load_sweep(metrics: Path = METRICS) -> tuple[scores.Cell, ...]:
     """Read the scores of the cells of the sweep, by weights and rank, without those that failed."""
-    found = read_record(metrics / "runs/sweep.json", dict[str, scores.Cell]).values()
-    sound = [cell for cell in found if not cell.failed]
+    found = read_record(metrics / "runs/variants.json", VariantRuns).cells
+    sound = [cell for place, cell in found.items() if is_swept(place) and not cell.failed]
     return tuple(sorted(sound, key=lambda cell: (cell.weights, cell.rank)))
 
 
+def load_trials(metrics: Path = METRICS) -> TrialRuns:
+    """Read the trials of tuning; none where nothing was tuned."""
+    path = metrics / "runs/trials.json"
+    return read_record(path, TrialRuns) if path.is_file() else TrialRuns()
+
+
+def load_untuned(metrics: Path = METRICS) -> scores.Cells:
+    """Read the cells at each method's own values where tuning chose others, failed ones too."""
+    path = metrics / "runs/variants.json"
+    cells = read_record(path, VariantRuns).cells if path.is_file() else {}
+    untuned = [cell for place, cell in cells.items() if place.startswith(f"{UNTUNED}/")]
+    return {(cell.method, cell.task): cell for cell in untuned}
+
+
+def load_trial_values(cell: scores.Cell, metrics: Path = METRICS) -> CellValues:
+    """Read what the rows held out for choosing add to the scores of a trial."""
+    return read_rows(metrics / "rows/trials" / f"{cell.variant}.parquet", cell)
+
+
 def load_values(cell: scores.Cell, metrics: Path = METRICS) -> CellValues:
-    """Read what held-out rows add to the scores of a cell: the study's, its sweep's, a variant."""
+    """Read what held-out rows add to the scores of a cell of the study or of a variant."""
     return read_rows(_rows_of(cell, metrics), cell)
 
 
@@ -192,9 +220,5 @@ def load_ids(cell: scores.Cell, metrics: Path = METRICS) -> list[str]:
 
 
 def _rows_of(cell: scores.Cell, metrics: Path) -> Path:
-    where = f"{cell.method}/{cell.task}"
-    if cell.rank is not None:
-        where = f"sweep/{'+'.join(cell.weights)}-r{cell.rank}"
-    if cell.variant:
-        where = f"variants/{cell.variant}"
+    where = f"variants/{cell.variant}" if cell.variant else f"{cell.method}/{cell.task}"
     return metrics / "rows" / f"{where}.parquet"

@@ -105,8 +105,9 @@ class Cell(Record):
 
 
 # The questions that are corrected together: LoRA against full fine-tuning over the tasks, all pairs
-# of methods over the tasks, and other implementations of LoRA, which are the same computation.
-Family = Literal["lora_full", "pairs", "implementations"]
+# of methods over the tasks, other implementations of LoRA, which are the same computation, and of
+# `findings.tuning` each method tuned against untuned, and LoRA against full with either tuned.
+Family = Literal["lora_full", "pairs", "implementations", "tuned", "who_was_tuned"]
 Cells = dict[tuple[str, str], Cell]  # by method and task
 
 

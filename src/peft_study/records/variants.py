@@ -6,6 +6,7 @@ from peft_study.records import Record
 from peft_study.records.scores import Cell, Paired
 from peft_study.records.study import Evaluated
 
+SWEEP, UNTUNED = "sweep", "untuned"  # where, below all variants, their cells are
 Kind = Literal["study", "alone", "pair", "together"]
 
 
@@ -32,6 +33,11 @@ class VariantRuns(Record):
 
     cells: dict[str, Cell]
     ledger: tuple[LedgerEntry, ...] = ()
+
+
+def is_swept(place: str) -> bool:
+    """Tell whether a variant's cell is one of the sweep."""
+    return place.startswith(f"{SWEEP}/")
 
 
 class NotAdditive(Paired, kw_only=True):

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from peft_study.findings.figures import costs, curves, equal_scores, fronts, ledger, scores, sweep
+from peft_study.findings.figures import (
+    costs,
+    curves,
+    equal_scores,
+    fronts,
+    ledger,
+    scores,
+    sweep,
+    tuning,
+)
 from peft_study.findings.figures.figure import Figure
 from peft_study.findings.results import PublishedRow, Results
 from peft_study.findings.wording import marked, sentences, unmeasured
@@ -30,6 +39,8 @@ def figures(results: Results, published: Sequence[PublishedRow]) -> list[Figure]
         curves.curves(results) if results.curves else None,
         curves.stability(results, defined) if defined else None,
         ledger.ledger(results, results.ledger) if results.ledger else None,
+        tuning.tuning(results, results.tuning) if results.tuning else None,
+        tuning.trials(results, results.tuning) if results.tuning else None,
         sweep.rank_weights(results) if ranks else None,
         sweep.rank_curves(results) if len(ranks) > 1 else None,
         sweep.rank_learning_curves(results) if results.sweep_curves else None,

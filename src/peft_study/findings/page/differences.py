@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from peft_study.findings import wording
 from peft_study.findings.comparisons import ALL_PAIRS
+from peft_study.findings.page.conclusions import conclusion, p_shown, settles
 from peft_study.findings.page.table import Table
-from peft_study.findings.page.words import conclusion, settles
 from peft_study.findings.results import Results
 from peft_study.findings.wording import GAP, MINUS, interval, points
 from peft_study.records.scores import Difference, Family
@@ -54,7 +54,7 @@ def _differences(results: Results, family: Family, asked: str) -> Table:
         name = f"{row.task}: {label(row.method)} {MINUS} {label(row.reference)}"
         mean = GAP if row.mean is None else points(row.mean)
         found = [mean, interval(row.low, row.high, points), str(row.n)]
-        tests = _p(row.p), _p(row.p_holm), _p(row.equivalence_holm)
+        tests = p_shown(row.p), p_shown(row.p_holm), p_shown(row.equivalence_holm)
         rows.append([name, *found, *tests, conclusion(row, results.study)[1]])
     head = ["Difference", "Points", "95% interval", "n", "p", "p (Holm)"]
     head += ["p of equivalence (Holm)", "Conclusion"]
@@ -179,7 +179,3 @@ def _matrix(results: Results) -> Table:
     note += "pairs. In brackets: one has not learned a task, which decides nothing."
     caption = "All pairs of methods by the mean over tasks"
     return Table("matrix", caption, head, rows, [STATISTICS], (), (note,))
-
-
-def _p(value: float | None) -> str:
-    return GAP if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

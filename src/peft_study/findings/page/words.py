@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from peft_study.findings import chance
+from peft_study.findings.page.conclusions import SAID, conclusion, settles
 from peft_study.findings.page.fronts import front_sentences
 from peft_study.findings.page.ledger import HANGS, ledger_sentences
 from peft_study.findings.page.papers import trained
+from peft_study.findings.page.tuning import QUESTION, tuning_sentences
 from peft_study.findings.results import Claim, Results
 from peft_study.findings.wording import (
     BUSY,
@@ -16,7 +18,6 @@ from peft_study.findings.wording import (
     cell_name,
     interval,
     megabytes,
-    needed,
     of_its_own,
     percent,
     points,
@@ -28,9 +29,6 @@ from peft_study.records.costs import EnergySource, Profile, Ratio, Recipe, TaskP
 from peft_study.records.scores import Difference, Paired
 from peft_study.records.study import MethodInfo, StudyInfo
 
-SAID = {"equivalent": "is equivalent to", "better": "is better than", "worse": "is worse than"}
-SAID["undecided"] = "cannot be told from, nor called equivalent to,"
-SAID["unlearned"] = "cannot be compared, since one has not learned, with"
 FRONT = "Which methods does no other beat in both score and cost?"
 MANY = 4  # cells that have not learned, beyond which they are named task by task
 STARTS = {"per_method": "each method's own weights", "full_ft": "one encoder for all"}
@@ -41,6 +39,7 @@ def findings(results: Results, claims: Sequence[Claim]) -> dict[str, list[str]]:
     lora, full = results.study.lora, results.study.full
     return {
         "Does LoRA match full fine-tuning?": _match(results, lora, full),
+        **({QUESTION: tuning_sentences(results, results.tuning)} if results.tuning else {}),
         "At what cost?": _costs(results, lora, full)
         if lora
         else ["LoRA is not part of the study."],
@@ -48,41 +47,6 @@ def findings(results: Results, claims: Sequence[Claim]) -> dict[str, list[str]]:
         **({HANGS: ledger_sentences(results)} if results.ledger else {}),
         "What could not be said": _unsaid(results, claims),
     }
-
-
-def conclusion(difference: Difference, study: StudyInfo) -> tuple[str, str]:
-    """Return what a difference between two methods shows, as a key of `SAID` and in words.
-
-    Tests corrected for the questions of the family decide, at 5%; equivalence goes first.
-    """
-    margin = f"±{percent(difference.margin)} points"
-    if difference.unlearned:
-        names = " and ".join(study.label(name) for name in difference.unlearned)
-        have = "has" if len(difference.unlearned) == 1 else "have"
-        return "unlearned", f"decides nothing: {names} {have} not learned; {TRY}"
-    if difference.low is None or difference.high is None or difference.mean is None:
-        return "undecided", "undecided: there is no interval without two seeds that both have"
-    apart = ("better" if difference.mean > 0 else "worse") if difference.differs else ""
-    if difference.equivalent:
-        return "equivalent", f"equivalent within {margin}{', though not zero' if apart else ''}"
-    if apart:
-        return apart, apart
-    words = f"undecided: neither a difference nor equivalence within {margin}"
-    if not difference.low <= 0 <= difference.high:
-        words += ", after the correction for several questions"
-    return "undecided", words
-
-
-def settles(difference: Difference) -> str:
-    """Say how many seeds or rows would settle an undecided difference; a gap where it is."""
-    if difference.unlearned:
-        return "learning"
-    if difference.equivalent or difference.differs:
-        return GAP
-    if difference.chance is None:
-        return "two seeds that both have"
-    words = needed(difference.seeds_needed, difference.rows_needed)
-    return words.lower() or "only more of both, seeds and rows"
 
 
 def overview(study: StudyInfo) -> dict[str, str]:
