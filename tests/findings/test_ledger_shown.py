@@ -197,7 +197,7 @@ def test_the_claims_stage_writes_the_ledger(
         write_json(metrics / f"{name}.json", getattr(found, name))
     for name in ("stability", "curves", "sweep", "sweep_curves"):
         write_json(metrics / f"{name}.json", [])
-    write_json(metrics / "runs/sweep.json", {})
+    write_json(metrics / "runs/variants.json", VariantRuns({}))
     stage = str(ROOT / "stages/claims.py")
     runpy.run_path(stage)["main"]()
     assert Path("metrics/ledger.json").read_text() == "null\n"
