@@ -22,7 +22,9 @@ from peft_study.errors import StudyError
 from peft_study.methods import load_method
 from peft_study.methods.saved import count_trainable
 from peft_study.parity.counts import MODELS
+from peft_study.resolver import Resolver
 from peft_study.run_config import Encoder
+from peft_study.variants import resolve_variants
 
 NAMES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
 PUBLISHED = sorted({*NAMES} - {"opinions", "minilm_glue", "peft_methods"})
@@ -79,7 +81,7 @@ OTHERWISE: dict[str, Any] = {
 # and files of one's own are refused beside the hub's.
 OF_THE_DEFAULT = (
     *("study", "profile.", "analysis.", "runner.", "tasks.", "sweep.task"),
-    "mnli_init.files",
+    *("mnli_init.files", "ledger.", "tune."),
 )
 
 
@@ -166,6 +168,15 @@ def test_the_comment_says_how_many_rows_are_dropped(name: str) -> None:
         said = "not counted" if dropped is None else f"{spelt[task]} {dropped or 'none'}"
         assert "Training rows that are held out too are dropped" in header
         assert said in header
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_its_source_leaves_open_is_in_its_ledger(name: str) -> None:
+    study = presets.load(name)
+    encoder = Encoder(study.model.name, study.model.revision, None, ARCHITECTURES["roberta"])
+    found, _ = resolve_variants(Resolver.of(study, encoder))
+    changed = {entry.settings for entry in found.ledger if entry.kind == "alone" and entry.place}
+    assert len(changed) == len(study.ledger.settings) >= 3
 
 
 @pytest.mark.parametrize(("name", "warmup", "steps"), CONSTANT)

@@ -154,11 +154,12 @@ def problems(study: "Study") -> Iterator[str]:
     sweep, ledger, tune = study.sweep, study.ledger, study.tune
     for block in (sweep, ledger, tune):
         yield from block.problems()
+    swept = {"lora"} if sweep.cells else set()
     wrong = [
         f"{key}: got '{name}'; {nearest(name, known)}"
         for key, names, known in (
             ("sweep.task", [sweep.task], {*study.tasks}),
-            ("ledger.methods", ledger.methods, {*study.trained}),
+            ("ledger.methods", ledger.methods, {*study.trained} | swept),
             ("ledger.tasks", ledger.tasks, {*study.tasks}),
         )
         for name in names

@@ -204,12 +204,14 @@ class Study(Block):
 
     @property
     def ledger_cells(self) -> list[tuple[str, str]]:
-        """The methods and tasks whose settings the ledger changes, if it changes any."""
+        """The methods and tasks whose settings the ledger changes, if it changes any.
+
+        LoRA may be varied where the study has a sweep of it alone.
+        """
         ledger = self.ledger
-        methods = [m for m in self.trained if m in (ledger.methods or self.trained)]
         return [
             (method, task)
-            for method in (methods if ledger.settings else ())
+            for method in (ledger.methods or self.trained) * bool(ledger.settings)
             for task in self.tasks_of(method)
             if task in (ledger.tasks or self.tasks)
         ]

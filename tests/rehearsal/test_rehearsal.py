@@ -128,7 +128,8 @@ def test_a_study_is_rehearsed_to_its_page(
 
 def _rest(values: object) -> object:
     if isinstance(values, dict):
-        return {key: _rest(value) for key, value in values.items() if key not in CHANGED}
+        kept = (key for key in values if str(key).rpartition(".")[2] not in CHANGED)
+        return {key: _rest(values[key]) for key in kept}
     return values
 
 

@@ -258,11 +258,14 @@ def split_training(rows: list[Row], share: float, seed: int) -> tuple[list[Row],
     def place(group: str) -> bytes:
         return hashlib.sha256(f"trials:{seed}:{group}".encode()).digest()
 
-    sides: tuple[list[Row], list[Row]] = [], []
-    wanted = round(share * len(rows))
+    groups: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (place(row.group), row.group)):
-        same = bool(sides[1]) and sides[1][-1].group == row.group
-        sides[len(sides[1]) < wanted or same].append(row)
+        groups.setdefault(row.group, []).append(row)
+    sides: tuple[list[Row], list[Row]] = [], []
+    for group in groups.values():
+        # A large group is not held out if the share would then be missed by more.
+        missing = share * len(rows) - len(sides[1])
+        sides[abs(missing - len(group)) < abs(missing)].extend(group)
     if min(map(len, sides)) < 2:
         raise StudyError(f"train_rows: tune.rows {share} leaves fewer than two rows on one side")
     return sides

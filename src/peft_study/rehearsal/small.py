@@ -111,6 +111,9 @@ def _shorten(values: dict[str, Any], study: Study) -> None:
     values["profile"]["rounds"] = min(values["profile"]["rounds"], ROUNDS)
     values["runner"] |= {"backend": "local", "workers": 1}
     _set_epochs(values)
+    for setting in values["ledger"]["settings"].values():
+        # Still another number than the study's, or the setting would change nothing.
+        setting |= {key: EPOCHS + 1 for key in setting if key.endswith(".epochs")}
     for task in (*values["tasks"].values(), values["mnli_init"]):
         task |= {f"{split}_rows": rows for split, rows in ROWS.items()}
 
