@@ -32,11 +32,11 @@ def tuning(results: Results, found: Tuning) -> Figure:
     edges = sum(tuned in cell.edges for cell in found.cells)
     return Figure(
         "tuning",
-        f"Score against the {name}",
+        f"Score against {name}",
         f"{n}, on the rows held out for choosing. Filled: chosen"
         f"{'; vertical: 95% intervals' if banded(key) else ''}.",
         wording.sentences(
-            f"The mean over seeds × 100 ({n}) of each task's main metric against the {name}, on "
+            f"The mean over seeds × 100 ({n}) of each task's main metric against {name}, on "
             "rows held out of the training rows: neither these rows nor these seeds are those of "
             "the results.",
             _intervals(key),

@@ -109,12 +109,12 @@ def _whose(found: Tuning, study: StudyInfo) -> list[str]:
     """Say task by task whether the comparison with full fine-tuning hangs on who was tuned."""
     if not found.who or not study.lora or not study.full:
         return []
-    about, sentences = f"{study.lora.label} minus full fine-tuning is", []
+    about, sentences = f"{study.lora.label} minus full fine-tuning", []
     for task in dict.fromkeys(of.difference.task for of in found.who):
         who = [of for of in found.who if of.difference.task == task]
         verdicts = [conclusion(of.difference, study)[0] for of in who]
         listed = "; ".join(
-            f"with {_way(of, study)} {_points(of.difference)}, {verdict}"
+            f"{_way(of, study)} {_points(of.difference)}, {verdict}"
             for of, verdict in zip(who, verdicts, strict=True)
         )
         decided = set(verdicts) - {"undecided", "unlearned"}
@@ -127,9 +127,13 @@ def _whose(found: Tuning, study: StudyInfo) -> list[str]:
         else:
             hangs = "the conclusion does not depend on who was tuned: "
             hangs += f"{study.lora.label} {SAID[verdicts[0]]} full fine-tuning each time"
-        sentences.append(f"{task}: {hangs}. {about}, {listed}.")
+        sentences.append(f"{task}: {hangs}. {about}: {listed}.")
     questions = len({of.difference for of in found.who})
-    return [*sentences, f"These {questions} questions are corrected together (Holm)."]
+    return [
+        *sentences,
+        f"These {questions} questions are corrected together (Holm), apart from those of the study "
+        "itself: what is shown there with both tuned need not be shown here.",
+    ]
 
 
 def _protocol(found: Tuning, study: StudyInfo) -> str:
