@@ -274,7 +274,8 @@ def test_files_of_trials_and_of_untuned_cells_are_found(tmp_path: Path) -> None:
     assert load_untuned(tmp_path) == {}
     runs, untuned = made_up.runs(), made_up.untuned()
     write_json(tmp_path / "runs/trials.json", runs)
-    others = {"ledger/1": made_up.cell(("lora", "film"), (0.1, 0.2), 1, variant="ledger/1")}
+    ledger = ("full_ft", "film")
+    others = {"ledger/1": made_up.cell(ledger, (0.1, 0.2), 1, variant="ledger/1")}
     cells = {cell.variant: cell for cell in untuned.values()} | others
     write_json(tmp_path / "runs/variants.json", VariantRuns(cells))
     assert load_trials(tmp_path) == runs
