@@ -4,12 +4,14 @@ from pathlib import Path
 
 from peft_study.data.prepare import prepare_all
 from peft_study.errors import run_command
-from peft_study.files import read_record
+from peft_study.files import read_record, write_json
 from peft_study.stage_configs import PrepareConfigs
 
 
 def main() -> None:
     configs = read_record(Path("configs/prepare.json"), PrepareConfigs)
+    # Nothing may be apart, and DVC wants the folder.
+    write_json(Path("data/apart/folders.json"), sorted([*configs.apart, *configs.trials]))
     summaries = prepare_all(configs, Path("data/prepared"), Path("data/intermediate"))
     for folder, summary in summaries.items():
         rows = ", ".join(f"{split['rows']} {name}" for name, split in summary["splits"].items())

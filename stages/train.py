@@ -9,14 +9,21 @@ from peft_study.files import read_record
 from peft_study.run_config import CellConfig, PredictionsSettings
 from peft_study.running.jobs import Cell, run_cells
 from peft_study.study import load_study
+from peft_study.tuning import chosen_for, tuned
 
 
 def main() -> None:
     (method,) = sys.argv[1:]
     configs = read_record(Path(f"configs/train/{method}.json"), dict[str, CellConfig])
+    chosen = chosen_for(method)
     start, data, runs = Path("init", method, "start"), Path("data/prepared"), Path("runs", method)
     cells = [
-        Cell(config, data / task, start if config.starts else None, runs / task)
+        Cell(
+            tuned(config, chosen.get(task, {})),
+            data / task,
+            start if config.starts else None,
+            runs / task,
+        )
         for task, config in configs.items()
     ]
     if any(isinstance(config.run.settings, PredictionsSettings) for config in configs.values()):

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from peft_study.configure import configure, pinned
+from peft_study.configure import configure
 from peft_study.errors import StudyError
 from peft_study.presets import describe
+from peft_study.resolver import pinned
 from peft_study.run_config import AdapterHSettings, LoraSettings
 from peft_study.study import Study, check_study
 
@@ -187,12 +188,18 @@ def test_seeds_of_a_methods_own_have_draws_where_it_is_trained(params: Params) -
     assert found["prepare/movie_polarity"].seeds == (3, 1)
 
 
+def swept(params: Params) -> dict[str, Any]:
+    """Return the cells of a study's sweep by name."""
+    cells = parts(check_study(params))["variants"].cells
+    return {place.removeprefix("sweep/"): cell.config for place, cell in cells.items()}
+
+
 def test_a_sweep_has_a_configuration_per_cell(params: Params, before: dict[str, Any]) -> None:
     params["sweep"] |= {"ranks": [1, 64], "weights": ["query", "value+output"], "alpha": "rank"}
-    scaled = parts(check_study(params))["sweep"]["query-r64"].run.settings
+    scaled = swept(params)["query-r64"].run.settings
     assert (scaled.r, scaled.alpha) == (64, 64.0)
     params["sweep"]["alpha"] = 16
-    cells = parts(check_study(params))["sweep"]
+    cells = swept(params)
     assert set(cells) == {
         f"{weights}-r{rank}" for rank in (1, 64) for weights in ("query", "value+output")
     }
@@ -296,7 +303,7 @@ def test_predictions_made_elsewhere_concern_no_training(
     assert changed == {"prepare", "train/theirs"}
     one = parts(check_study(params))
     apart = {name for name in before if one[name] != before[name]}
-    assert apart == {"report", "mnli_init", "profile"}
+    assert apart == {"report", "mnli_init", "profile", "tune"}  # that lists the methods
     assert one["mnli_init"].cells == before["mnli_init"].cells
     assert one["mnli_init"].starts == before["mnli_init"].starts | {"theirs": None}
     assert one["profile"].tasks == before["profile"].tasks

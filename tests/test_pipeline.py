@@ -337,7 +337,7 @@ def test_one_more_task_in_a_folder_of_its_own_trains_its_runs_and_no_other(
     ]
     assert printed.count("from the run store") == 2 * 2 * 2 + 2  # and the intermediate runs
     # Another task's rows concern neither the profile's task nor the sweep's.
-    assert not {"sweep", "profile"} & stages_in(printed)
+    assert not {"variants", "profile"} & stages_in(printed)
     assert project.run("git", "status", "--porcelain") == ""
     compared = project.run("python", "-m", "peft_study.findings.versions", "task")
     assert compared.count("unchanged") == 2 * 2

@@ -14,12 +14,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
 from peft_study.checks import check_against_model
-from peft_study.configure import configure, locate
+from peft_study.configure import configure
 from peft_study.data.sources.hub import DATASETS
 from peft_study.encoders.pretrained import in_hub_cache, is_hub_id
 from peft_study.errors import StudyError, nearest, run_command
 from peft_study.files import replacing
 from peft_study.records import Record
+from peft_study.resolver import locate
 from peft_study.study import Study, TaskParams, check_study, load_study, read_yaml
 
 FOLDER, PARAMS, BASE = Path("studies"), Path("params.yaml"), "opinions"
@@ -160,18 +161,24 @@ def describe(study: Study) -> dict[str, Any]:
     None where their number is not known before the files are read.
     """
     cells, cost = study.sweep.cells, planned(study)
+    settings, trials = study.ledger.settings, len(study.tune.trials(1.0)) if study.tune.grid else 0
+    varied = ((len(cells), "sweep of"), (len(settings), "ledger of"), (trials, "trials of each:"))
     steps = [run.seeds * run.steps for run in cost if run.steps is not None]
     return {
         "model": study.model.name,
         "tasks": list(study.tasks),
-        "methods": study.methods + ([f"sweep of {len(cells)}"] if cells else []),
+        "methods": study.methods + [f"{words} {number}" for number, words in varied if number],
         "runs": sum(run.seeds for run in cost),
         "steps": sum(steps) if len(steps) == len(cost) else None,
     }
 
 
 def planned(study: Study) -> list[Planned]:
-    """Return all runs of a study, those of one configuration together."""
+    """Return all runs of a study, those of one configuration together.
+
+    Settings of the ledger count alone, without their intermediate runs, and trials as if each were
+    as long as what the study trains.
+    """
     init, seeds = study.mnli_init, len(study.seeds)
     runs: list[tuple[str, str, TaskParams, int]] = [
         (method, name, task, len(study.seeds_of(method)))
@@ -183,7 +190,21 @@ def planned(study: Study) -> list[Planned]:
         runs += [(method, init.task, init, 1) for method in starts]
     swept = study.tasks[study.sweep.task]
     runs += [("lora", study.sweep.task, swept, seeds) for _ in study.sweep.cells]
-    return [Planned(*run, _rows(run[1], run[2]), _steps(study, *run[:3])) for run in runs]
+    found = [_planned(study, *run) for run in runs]
+    settings = [study.varied(of, "params.yaml") for of in study.ledger.settings.values()]
+    for method, name in study.ledger_cells:
+        number = len(study.seeds_of(method))
+        found += [_planned(of, method, name, of.tasks[name], number) for of in settings]
+    for method in study.trained if study.tune.grid else ():
+        for name, task in study.tasks_of(method).items():
+            trials, tried = len(study.tune.trials(1.0)), len(study.tune.seeds)
+            found.append(_planned(study, method, name, task, trials * tried))
+    return found
+
+
+def _planned(study: Study, method: str, name: str, task: TaskParams, seeds: int) -> Planned:
+    of = method, name, task
+    return Planned(*of, seeds, _rows(name, task), _steps(study, *of))
 
 
 def listing() -> str:

@@ -31,7 +31,7 @@ from peft_study.run_config import (
 
 NAME, LONGEST = re.compile("[a-z][a-z0-9_-]*"), 40  # it is part of names of stages and of files
 # Names of files and stages beside those of methods, and those that Windows keeps for itself.
-RESERVED = {"sweep", "aux", "con", "nul", "prn"}
+RESERVED = {"sweep", "trials", "variants", "aux", "con", "nul", "prn"}
 Words = Annotated[str, Field(min_length=1, max_length=60)]
 
 

@@ -1,10 +1,12 @@
 """What each stage is asked to do, typed: the files of `configs/`, which `configure` writes."""
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 
 from peft_study.data.tasks import Task
 from peft_study.records import Record
+from peft_study.records.study import Report
+from peft_study.records.variants import LedgerEntry
 from peft_study.run_config import (
     CellConfig,
     Encoder,
@@ -38,17 +40,28 @@ class PrepareConfig(Record):
     seeds: tuple[int, ...] = ()
 
 
+class TrialRows(Record):
+    """A task whose training rows are split anew: a `share` of them chooses between trials."""
+
+    task: PrepareConfig
+    share: float
+
+
 class PrepareConfigs(Record):
     """The tasks of the study, by name; the intermediate task, and the tasks that start from it.
 
     `elsewhere` has the predictions that others made of the tasks' held-out rows, by recipe and
-    task: they are checked as soon as these rows are known, before anything is trained.
+    task: they are checked as soon as these rows are known, before anything is trained. `apart` are
+    the tasks as variants of the study prepare them, and `trials` those whose training rows are
+    split for tuning, by the folders that receive them.
     """
 
     tasks: dict[str, PrepareConfig]
     intermediate: PrepareConfig | None
     starters: tuple[str, ...]
     elsewhere: dict[str, dict[str, PredictionsSettings]] = field(default_factory=dict)
+    apart: dict[str, PrepareConfig] = field(default_factory=dict)
+    trials: dict[str, TrialRows] = field(default_factory=dict)
 
 
 class InitConfig(Record):
@@ -56,6 +69,74 @@ class InitConfig(Record):
 
     cells: dict[str, CellConfig]
     starts: dict[str, str | None]
+
+
+class VariantCell(Record):
+    """One cell of a variant: what is trained, in `data`, from `start` if it starts from a run's.
+
+    `report` is the evaluation that counts: no run is trained anew for it.
+    """
+
+    config: CellConfig
+    data: str
+    start: str | None
+    report: Report
+
+    @property
+    def scored(self) -> CellConfig:
+        """The cell with the evaluation that counts."""
+        run = self.config.run
+        return replace(self.config, run=replace(run, train=replace(run.train, report=self.report)))
+
+
+class Start(Record):
+    """An intermediate run of a variant: its cell, on the rows in the folder `data`."""
+
+    cell: CellConfig
+    data: str
+
+
+class VariantsConfig(Record):
+    """The cells of a study's variants by place, and by folder what they start from and their rows.
+
+    `rows` say what decides these, so that the stage need not depend on more folders. `ledger` are
+    the cells of the ledger in which the settings stand alone, and `together` whether those that
+    raise the score are combined. Below `untuned` are the study's own cells, as they were before
+    they were tuned.
+    """
+
+    cells: dict[str, VariantCell] = field(default_factory=dict)
+    starts: dict[str, Start] = field(default_factory=dict)
+    rows: dict[str, PrepareConfig] = field(default_factory=dict)
+    ledger: tuple[LedgerEntry, ...] = ()
+    together: bool = False
+
+
+class TrialConfig(Record):
+    """A method's runs on a task, in the folder `data`, with `values` of hyperparameters.
+
+    `place` is that of their files.
+    """
+
+    method: str
+    task: str
+    values: dict[str, int | float]
+    place: str
+    data: str
+    start: str | None
+    config: CellConfig
+
+
+class TuneConfig(Record):
+    """The study's methods, and the trials of each on each task: none if nothing is tuned.
+
+    `starts` and `rows` are as of variants.
+    """
+
+    methods: tuple[str, ...]
+    trials: tuple[TrialConfig, ...] = ()
+    starts: dict[str, Start] = field(default_factory=dict)
+    rows: dict[str, TrialRows] = field(default_factory=dict)
 
 
 class ProfiledTask(Record):

@@ -1,10 +1,10 @@
 """The study's parameters: typed, checked, and read from `params.yaml` here and nowhere else."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -14,6 +14,8 @@ from peft_study.data.tasks import TASKS, Task, classification_metrics
 from peft_study.data.texts import canonical
 from peft_study.encoders.architectures import Weight
 from peft_study.errors import StudyError, nearest
+from peft_study.grids import LedgerParams, Seed, SweepParams, TuneParams, changed, repeated
+from peft_study.grids import problems as grid_problems
 from peft_study.methods import METHODS
 from peft_study.mistakes import REVISION, STUDY, explain
 from peft_study.own_files import FilesParams, Name
@@ -32,7 +34,6 @@ from peft_study.recipes import (
 from peft_study.recipes import problems as recipe_problems
 from peft_study.run_config import Device, Hyperparameters, Precision, Schedule
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 LONGEST_TASK = 100  # letters; it is part of names of files, of which systems allow 255 bytes
 MaxLength = Annotated[int, Field(ge=8, le=512)]
 
@@ -116,20 +117,6 @@ class OnlyParams(Block):
     seeds: Annotated[list[Seed], Field(min_length=1)] | None = None
 
 
-class SweepParams(Block):
-    """`sweep`: our LoRA at every rank with every set of weights (Hu et al. 2021, section 7.2)."""
-
-    task: str
-    alpha: Annotated[float, Field(gt=0)] | Literal["rank"]
-    ranks: list[Annotated[int, Field(ge=1)]]
-    weights: list[str]
-
-    @property
-    def cells(self) -> list[tuple[int, str]]:
-        """Every rank with every set of weights, such as (8, "query+value")."""
-        return [(rank, weights) for rank in self.ranks for weights in self.weights]
-
-
 class ProfileParams(Block):
     """`profile`: what to measure the costs of, in recipes of its own; no rounds: nothing.
 
@@ -185,6 +172,8 @@ class Study(Block):
     tasks: Annotated[dict[str, TaskParams], Field(min_length=1)]
     mnli_init: IntermediateParams
     sweep: SweepParams
+    ledger: Annotated[LedgerParams, Field(default={}, validate_default=True)]
+    tune: Annotated[TuneParams, Field(default={}, validate_default=True)]
     profile: ProfileParams
     train: TrainParams
     lora: LoraParams
@@ -212,6 +201,31 @@ class Study(Block):
     def seeds_of(self, method: str) -> list[int]:
         """Return the seeds that `method` is trained with: its own, or the study's."""
         return self.only.get(method, OnlyParams()).seeds or self.seeds
+
+    @property
+    def ledger_cells(self) -> list[tuple[str, str]]:
+        """The methods and tasks whose settings the ledger changes, if it changes any."""
+        ledger = self.ledger
+        methods = [m for m in self.trained if m in (ledger.methods or self.trained)]
+        return [
+            (method, task)
+            for method in (methods if ledger.settings else ())
+            for task in self.tasks_of(method)
+            if task in (ledger.tasks or self.tasks)
+        ]
+
+    def varied(self, setting: Mapping[str, object], origin: str) -> "Study":
+        """Return the study with a setting changed, without what it varies itself.
+
+        Raises StudyError, whose lines begin with `origin`, if the parameters are then wrong.
+        """
+        values = self.model_dump(exclude_unset=True, exclude={"ledger", "tune"})
+        values["sweep"] |= {"ranks": [], "weights": []}
+        # A sweep's study may have no method of its own.
+        values["methods"] = self.methods or ["lora"]
+        if problems := list(changed(values, setting)):
+            raise StudyError("\nerror: ".join(f"{origin}.{problem}" for problem in problems))
+        return check_study(values, origin)
 
     def task_definition(self, name: str, params: TaskParams) -> Task:
         """Return the task's row of the table, or what `files` says of a task of one's own."""
@@ -286,11 +300,13 @@ def check_study(values: object, origin: str = "params.yaml") -> Study:
         problems = explain(error, Study)
     if problems:
         raise StudyError("\nerror: ".join(f"{origin}: {problem}" for problem in problems))
+    for name, setting in study.ledger.settings.items():
+        study.varied(setting, f"{origin}: ledger.settings.{name}")
     return study
 
 
 def _cross_checks(study: Study) -> list[str]:
-    init, sweep, data, train = study.mnli_init, study.sweep, study.data, study.train
+    init, data, train = study.mnli_init, study.data, study.train
     declared = {*METHODS, *study.recipes}
     taken = {*TaskParams.model_fields, *IntermediateParams.model_fields, *Study.model_fields}
     problems = recipe_problems(study.recipes, taken)
@@ -301,7 +317,6 @@ def _cross_checks(study: Study) -> list[str]:
         ("tasks", [n for n, task in study.tasks.items() if not task.files], set(TASKS)),
         ("mnli_init.task", [] if init.files else [init.task], set(TASKS)),
         ("mnli_init.tasks", study.starters, set(study.tasks)),
-        ("sweep.task", [sweep.task], set(study.tasks)),
         ("profile.tasks", study.profile.tasks, set(study.tasks)),
         ("only", list(study.only), declared),
         *(
@@ -309,7 +324,6 @@ def _cross_checks(study: Study) -> list[str]:
             for m, own in study.only.items()
             if m in study.methods
         ),
-        *((f"sweep.weights.{w}", w.split("+"), set(get_args(Weight))) for w in sweep.weights),
     ):
         problems += [f"{key}: got '{n}'; {nearest(n, known)}" for n in names if n not in known]
     lists: tuple[tuple[str, Sequence[object]], ...] = (
@@ -317,14 +331,11 @@ def _cross_checks(study: Study) -> list[str]:
         ("methods", study.methods),
         ("lora.targets", study.lora.targets),
         ("mnli_init.tasks", init.tasks),
-        ("sweep.ranks", sweep.ranks),
         ("profile.tasks", study.profile.tasks),
         ("profile.ranks", study.profile.ranks),
         ("profile.targets", study.profile.targets),
         *((f"only.{m}.tasks", own.tasks or []) for m, own in study.only.items()),
         *((f"only.{m}.seeds", own.seeds or []) for m, own in study.only.items()),
-        ("sweep.weights", ["+".join(sorted(w.split("+"))) for w in sweep.weights]),
-        *((f"sweep.weights.{w}", w.split("+")) for w in sweep.weights),
         *(
             (f"{key}.files.{part}", list(map(canonical, getattr(task.files, part) or [])))
             for key, _, task in tasks
@@ -332,8 +343,8 @@ def _cross_checks(study: Study) -> list[str]:
         ),
     )
     for key, items in lists:
-        repeated = dict.fromkeys(item for item in items if items.count(item) > 1)
-        problems += [f"{key}: {item!r} is repeated; name each once" for item in repeated]
+        problems += repeated(key, items)
+    problems += grid_problems(study)
     for key, _, task in tasks:
         known = {*type(task).model_fields, *study.recipes}
         for name in task.model_extra or {}:
@@ -347,17 +358,10 @@ def _cross_checks(study: Study) -> list[str]:
                 task.own(name)
             except ValidationError as error:
                 problems += [f"{key}.{name}.{line}" for line in explain(error, Overrides)]
-    if not (study.methods or sweep.cells):
+    if not (study.methods or study.sweep.cells):
         problems.append("methods: got []; must be at least 1 item(s) long unless there is a sweep")
-    if bool(sweep.ranks) != bool(sweep.weights):
-        problems.append("sweep.ranks, sweep.weights: only one has items; name both, or neither")
     if init.task in study.starters:
         problems.append(f"mnli_init.tasks: got '{init.task}', which is the intermediate task")
-    if sweep.cells and sweep.task in study.starters:
-        problems.append(
-            f"sweep.task: got '{sweep.task}', which mnli_init.tasks starts from an adapter "
-            "of one rank and set of weights; a sweep starts from the encoder, so take it out there"
-        )
     for key, name, task in tasks:
         if not re.fullmatch(f"[a-z0-9_]{{1,{LONGEST_TASK}}}", name):
             allowed = f"must be lower-case letters, digits and '_', at most {LONGEST_TASK}"

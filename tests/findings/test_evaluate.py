@@ -12,10 +12,18 @@ from conftest import LORA, make_config
 from peft_study.data.tasks import TASKS, Task
 from peft_study.files import read_record, write_json
 from peft_study.findings.curves import read_histories
-from peft_study.findings.evaluate import COLUMNS, evaluate, evaluate_cells, evaluate_sweep
-from peft_study.findings.results import load_cells, load_sweep
+from peft_study.findings.evaluate import (
+    COLUMNS,
+    evaluate,
+    evaluate_cells,
+    evaluate_variants,
+    write_swept_histories,
+)
+from peft_study.findings.results import load_cells, load_sweep, load_values
 from peft_study.records.scores import Cell, Counts, Gap, Rows
+from peft_study.records.variants import VariantRuns
 from peft_study.run_config import CellConfig
+from peft_study.stage_configs import VariantCell
 
 COUNTS = Counts(294_912, 592_130, 887_042)
 CELL = CellConfig(make_config("lora", Path("encoder")), seeds=(1, 2, 7))
@@ -105,19 +113,35 @@ def test_a_cell_with_a_failed_run_is_a_gap_and_has_no_history(folder: Path) -> N
 
 
 def test_cells_of_the_sweep_bear_their_weights_and_rank(folder: Path) -> None:
-    sound, gone = (folder / "runs" / name for name in ("query-r4", "query+value-r4"))
-    (folder / "runs" / TASK).rename(sound)
-    write_json(gone / "seed-1/run.json", {"failure": "the loss is nan"})
+    runs, metrics = folder / "runs", folder / "metrics"
+    sound, gone = (f"sweep/{name}" for name in ("query-r4", "query+value-r4"))
+    (runs / "sweep").mkdir()
+    (runs / TASK).rename(runs / sound)
+    write_json(runs / gone / "seed-1/run.json", {"failure": "the loss is nan"})
     query = replace(LORA, targets=("query",))
     configs = {
-        sound.name: replace(CELL, run=replace(CELL.run, settings=query)),
-        gone.name: replace(CELL, seeds=(1,)),
+        sound: replace(CELL, run=replace(CELL.run, settings=query)),
+        gone: replace(CELL, seeds=(1,)),
     }
-    metrics = folder / "metrics"
-    evaluate_sweep(configs, folder / "runs", folder / "prepared", metrics)
+    data = str(folder / "prepared" / TASK)
+    cells = {place: VariantCell(config, data, None, "best") for place, config in configs.items()}
+    found = evaluate_variants(cells, runs, metrics)
+    write_json(metrics / "runs/variants.json", VariantRuns(found))
+    write_swept_histories(cells, runs, metrics / "histories/sweep.csv")
     (cell,) = load_sweep(metrics)  # the other one failed
     assert (cell.weights, cell.rank, list(cell.seeds)) == (("query",), 4, ["1", "2", "7"])
+    assert load_values(cell, metrics)["accuracy"].shape == (3, 4)
     assert set(read_histories(metrics / "histories/sweep.csv")["weights"]) == {"query"}
+
+
+def test_which_evaluation_counts_is_the_variants_own(folder: Path) -> None:
+    cell = VariantCell(CELL, str(folder / "prepared" / TASK), None, "last")
+    (folder / "runs/ledger").mkdir()
+    (folder / "runs" / TASK).rename(folder / "runs/ledger/last")
+    found = evaluate_variants({"ledger/last": cell}, folder / "runs", folder / "metrics")
+    (scored,) = found.values()
+    assert (scored.report, scored.judged, scored.weights) == ("last", "last", ())
+    assert scored.scores("accuracy") == {"1": 0.5, "2": 1.0, "7": 0.0}
 
 
 def test_parts_of_the_validation_split_are_scored_apart_and_together(tmp_path: Path) -> None:

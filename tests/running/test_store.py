@@ -56,7 +56,7 @@ def test_the_stage_depends_on_every_module_that_a_run_loads() -> None:
     stages = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
     modules = {name for row in METHODS.values() for name in modules_of(row.module)}
     places = {name: ROOT / "src" / name.replace(".", "/") for name in modules}
-    for stage in ("mnli_init", "train", "sweep"):
+    for stage in ("mnli_init", "train", "tune", "variants"):
         deps = [ROOT / dep for dep in stages[stage]["deps"]]
         for name, place in places.items():
             file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")

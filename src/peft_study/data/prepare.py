@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,11 @@ def prepare_all(
     wanted = {tasks / name: config for name, config in configs.tasks.items()}
     if configs.intermediate:
         wanted[intermediate] = configs.intermediate
+    wanted |= {Path(folder): config for folder, config in configs.apart.items()}
     with system_errors(tasks):
         summaries = {folder: prepare(config, folder) for folder, config in wanted.items()}
+        for folder, of in configs.trials.items():
+            summaries[Path(folder)] = prepare(of.task, Path(folder), of.share)
         check_intermediate(intermediate, {name: tasks / name for name in configs.starters})
         for recipe, by_task in configs.elsewhere.items():
             for name, settings in by_task.items():
@@ -51,7 +54,16 @@ def prepare_all(
     return summaries
 
 
-def prepare(config: PrepareConfig, directory: Path) -> dict[str, Any]:
+def prepare_apart(apart: Mapping[str, PrepareConfig]) -> None:
+    """Prepare what no task of the study is, each in its folder. Raises as `prepare_all`."""
+    for folder, config in apart.items():
+        with system_errors(Path(folder)):
+            prepare(config, Path(folder))
+
+
+def prepare(
+    config: PrepareConfig, directory: Path, share_of_training: float | None = None
+) -> dict[str, Any]:
     """Read, clean, split and tokenise one task; write it below `directory`; return its summary.
 
     `directory` receives a `datasets` folder with the splits `train` and `validation`, columns
@@ -83,6 +95,8 @@ def prepare(config: PrepareConfig, directory: Path) -> dict[str, Any]:
     try:
         draws = {seed: split(*asked, seed) for seed in config.seeds}
         shared = split(*asked)
+        if share_of_training is not None:
+            shared = split_training(shared[0], share_of_training, config.split_seed)
     except StudyError as error:
         raise StudyError(f"{config.key}.{error}") from None
     tokenizer = load_tokenizer(encoder.name, encoder.revision)
@@ -233,6 +247,25 @@ def split(
         if found < 2:
             raise StudyError(f"{name}_rows: {found} usable rows are left; at least 2 are needed")
     return sides["train"][:train_rows], sides["validation"][:validation_rows]
+
+
+def split_training(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Hold out a share of training rows, whole groups, as a hash of the seed and the group says.
+
+    Raises StudyError if fewer than two rows are on either side.
+    """
+
+    def place(group: str) -> bytes:
+        return hashlib.sha256(f"trials:{seed}:{group}".encode()).digest()
+
+    sides: tuple[list[Row], list[Row]] = [], []
+    wanted = round(share * len(rows))
+    for row in sorted(rows, key=lambda row: (place(row.group), row.group)):
+        same = bool(sides[1]) and sides[1][-1].group == row.group
+        sides[len(sides[1]) < wanted or same].append(row)
+    if min(map(len, sides)) < 2:
+        raise StudyError(f"train_rows: tune.rows {share} leaves fewer than two rows on one side")
+    return sides
 
 
 def verify(directory: Path, rows: list[Row], tokenizer: Any, max_length: int) -> None:

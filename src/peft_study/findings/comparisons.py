@@ -76,15 +76,27 @@ def paired(ours: tuple[Cell, Values], theirs: tuple[Cell, Values], margin: float
 
     Raises StudyError if they are of other rows.
     """
-    (cell, mine), (other, others) = ours, theirs
-    if cell.data.get("validation") != other.data.get("validation"):
-        raise StudyError(
-            f"metrics/runs: {cell.method} and {other.method} were scored on other held-out rows of "
-            f"{cell.task}; run 'dvc repro' to make them anew"
-        )
-    places = {seed: place for place, seed in enumerate(other.seeds)}
-    both = [(place, places[seed]) for place, seed in enumerate(cell.seeds) if seed in places]
-    return tested(mine[[i for i, _ in both]] - others[[j for _, j in both]], margin)
+    mine, others = aligned(ours, theirs)
+    return tested(mine - others, margin)
+
+
+def aligned(*runs: tuple[Cell, Values]) -> list[Values]:
+    """Return the values of cells, of shape (seeds, rows), at the seeds that all of them have.
+
+    Raises StudyError if they are of other rows.
+    """
+    (first, _), *others = runs
+    for cell, _ in others:
+        if cell.data.get("validation") != first.data.get("validation"):
+            raise StudyError(
+                f"metrics/runs: {first.method} and {cell.method} were scored on other held-out "
+                f"rows of {first.task}; run 'dvc repro' to make them anew"
+            )
+    places = [{seed: place for place, seed in enumerate(cell.seeds)} for cell, _ in runs]
+    shared = [seed for seed in first.seeds if all(seed in at for at in places)]
+    return [
+        values[[at[seed] for seed in shared]] for at, (_, values) in zip(places, runs, strict=True)
+    ]
 
 
 def over_tasks(

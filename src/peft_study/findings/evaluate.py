@@ -1,6 +1,7 @@
 """From the predictions of a method's runs to its scores, what rows add, and their histories."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from peft_study.findings.rows import write_rows
 from peft_study.findings.wording import TRY
 from peft_study.records import Record
 from peft_study.records.scores import Cell, Counts, Evaluation, Rows, RunScores
+from peft_study.records.variants import is_swept
 from peft_study.run_config import (
     ADAPTER,
     WEIGHTS_FILE,
@@ -26,6 +28,7 @@ from peft_study.run_config import (
     LoraSettings,
     PredictionsSettings,
 )
+from peft_study.stage_configs import TrialConfig, VariantCell
 
 Configs = dict[str, CellConfig]  # by the name of their folder of runs
 Array = NDArray[np.float64]
@@ -69,18 +72,34 @@ def evaluate_cells(
     return cells
 
 
-def evaluate_sweep(configs: Configs, runs: Path, prepared: Path, metrics: Path) -> list[Cell]:
-    """Score the cells of the sweep, by name, and write them, their rows and their histories."""
-    cells, rows = {}, metrics / "rows/sweep"
-    # Without a sweep the folder would be empty, and git would not keep it.
-    write_json(rows / "cells.json", sorted(configs))
-    for name, config in configs.items():
-        task, lora = config.run.task, _lora(config)
-        cell = evaluate(config, runs / name, prepared / task, rows / f"{name}.parquet")
-        cells[name] = replace(cell, weights=lora.targets, rank=lora.r) if lora else cell
-    write_json(metrics / "runs/sweep.json", cells)
-    _write_histories(configs, runs, metrics / "histories/sweep.csv")
-    return list(cells.values())
+def evaluate_variants(
+    cells: Mapping[str, VariantCell], runs: Path, metrics: Path
+) -> dict[str, Cell]:
+    """Score cells of variants, by place, and write their rows; return their scores."""
+    found = {}
+    for place, variant in cells.items():
+        table, lora = metrics / "rows/variants" / f"{place}.parquet", _lora(variant.config)
+        cell = evaluate(variant.scored, runs / place, Path(variant.data), table)
+        if lora and is_swept(place):
+            cell = replace(cell, weights=lora.targets, rank=lora.r)
+        found[place] = replace(cell, variant=place)
+    return found
+
+
+def evaluate_trials(trials: Sequence[TrialConfig], runs: Path, metrics: Path) -> dict[str, Cell]:
+    """Score the trials of all methods, by place, on the rows that choose, and write these."""
+    found = {}
+    for trial in trials:
+        table, rows = metrics / "rows/trials" / f"{trial.place}.parquet", Path(trial.data)
+        cell = evaluate(trial.config, runs / trial.place, rows, table)
+        found[trial.place] = replace(cell, variant=trial.place)
+    return found
+
+
+def write_swept_histories(cells: Mapping[str, VariantCell], runs: Path, path: Path) -> None:
+    """Write the histories of the sweep's cells."""
+    swept = {place: cell.config for place, cell in cells.items() if is_swept(place)}
+    _write_histories(swept, runs, path)
 
 
 def evaluate(config: CellConfig, runs: Path, prepared: Path, rows: Path) -> Cell:

@@ -17,9 +17,10 @@ from peft_study.findings.wording import measured_with
 from peft_study.methods import METHODS
 from peft_study.records import Record
 from peft_study.records.scores import CellStatistics, StabilityPoint, SweepRow
-from peft_study.records.study import MethodInfo
+from peft_study.records.study import MethodInfo, StudyInfo
 
 STARTS = {"encoder": "the encoder", "mnli": "weights adapted to mnli"}
+MATCHED = "ours is of the matched rows, as theirs"
 SAME_SIZE = 0.15  # by how much the printed size of a method may differ from ours, as a share
 
 
@@ -42,6 +43,19 @@ def published(results: Results) -> list[PublishedRow]:
     """
     rows = [row for row in printed_rows() if not row.names.isdisjoint(results.study.published)]
     return [_beside(row, rows, results) for row in rows]
+
+
+def scored_by(row: PublishedRow) -> str:
+    """Return the metric by which ours is scored for a row of scores."""
+    return "accuracy_matched" if MATCHED in (row.note or "") else row.metric
+
+
+def of_own_settings(row: PublishedRow, study: StudyInfo) -> bool:
+    """Tell whether a row is of its method's own rank and weights here, not of the sweep's."""
+    method = next(method for method in study.methods if method.name == row.method)
+    weights = set(row.weights)
+    size = method.rank or method.bottleneck or row.rank
+    return row.rank in (None, size) and weights in (set(), set(method.weights) or weights)
 
 
 def check_published(names: list[str]) -> list[str]:
@@ -228,7 +242,7 @@ def _score(row: Printed, cell: Mapping[str, CellStatistics | SweepRow]) -> Ours:
         # Such rows are of the matched part (Hu et al., table 15; the script of Chu et al.).
         note = "ours is of all rows, theirs of the matched ones"
         if "accuracy_matched" in cell:
-            metric, note = "accuracy_matched", "ours is of the matched rows, as theirs"
+            metric, note = "accuracy_matched", MATCHED
     if metric not in cell:
         return Ours(note=f"ours has no {metric}")
     return Ours(cell[metric].median, cell[metric].std, cell[metric].n, note)

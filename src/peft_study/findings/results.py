@@ -5,12 +5,12 @@ from itertools import product
 from pathlib import Path
 
 from peft_study.files import read_json, read_record
-from peft_study.findings.rows import CellValues, read_rows
+from peft_study.findings.rows import CellValues, read_ids, read_rows
 from peft_study.records import Record, costs, scores
 from peft_study.records.certificates import Certificates
 from peft_study.records.study import StudyInfo
 from peft_study.records.tuning import TrialRuns, Tuning
-from peft_study.records.variants import VariantRuns
+from peft_study.records.variants import UNTUNED, Ledger, VariantRuns, is_swept
 
 METRICS = Path("metrics")
 
@@ -86,6 +86,7 @@ class Results(Record):
     sweep_runs: tuple[scores.Cell, ...] = ()  # those that have results
     parity: costs.Parity | None = None
     certificates: Certificates | None = None
+    ledger: Ledger | None = None
     tuning: Tuning | None = None
 
     @property
@@ -130,6 +131,7 @@ def load_results() -> Results:
         sweep_runs=load_sweep(),
         parity=read_record(METRICS / "parity.json", costs.Parity),
         certificates=load_certificates(),
+        ledger=load_ledger(),
         tuning=load_tuning(),
     )
 
@@ -138,6 +140,18 @@ def load_certificates() -> Certificates | None:
     """Read what was found of methods before they were trained; None where no stage needs it."""
     path = METRICS / "certificates.json"
     return read_record(path, Certificates) if path.is_file() else None
+
+
+def load_ledger() -> Ledger | None:
+    """Read what a reproduction hangs on; None where the study has no ledger, or none yet."""
+    path = METRICS / "ledger.json"
+    return read_record(path, Ledger) if path.is_file() and read_json(path) is not None else None
+
+
+def load_variants() -> VariantRuns | None:
+    """Read the scores of all variants; None where the study has none."""
+    path = METRICS / "runs/variants.json"
+    return read_record(path, VariantRuns) if path.is_file() else None
 
 
 def load_tuning() -> Tuning | None:
@@ -171,8 +185,8 @@ def load_cells(study: StudyInfo, metrics: Path = METRICS) -> tuple[scores.Cells,
 
 def load_sweep(metrics: Path = METRICS) -> tuple[scores.Cell, ...]:
     """Read the scores of the cells of the sweep, by weights and rank, without those that failed."""
-    found = read_record(metrics / "runs/sweep.json", dict[str, scores.Cell]).values()
-    sound = [cell for cell in found if not cell.failed]
+    found = read_record(metrics / "runs/variants.json", VariantRuns).cells
+    sound = [cell for place, cell in found.items() if is_swept(place) and not cell.failed]
     return tuple(sorted(sound, key=lambda cell: (cell.weights, cell.rank)))
 
 
@@ -186,7 +200,7 @@ def load_untuned(metrics: Path = METRICS) -> scores.Cells:
     """Read the cells at each method's own values where tuning chose others, failed ones too."""
     path = metrics / "runs/variants.json"
     cells = read_record(path, VariantRuns).cells if path.is_file() else {}
-    untuned = [cell for place, cell in cells.items() if place.startswith("untuned/")]
+    untuned = [cell for place, cell in cells.items() if place.startswith(f"{UNTUNED}/")]
     return {(cell.method, cell.task): cell for cell in untuned}
 
 
@@ -196,9 +210,15 @@ def load_trial_values(cell: scores.Cell, metrics: Path = METRICS) -> CellValues:
 
 
 def load_values(cell: scores.Cell, metrics: Path = METRICS) -> CellValues:
-    """Read what held-out rows add to a cell's scores: of the study, its sweep or a variant."""
-    of_sweep = f"{'+'.join(cell.weights)}-r{cell.rank}"
-    where = Path("sweep", of_sweep) if cell.rank is not None else Path(cell.method, cell.task)
-    if cell.variant:
-        where = Path("variants", cell.variant)
-    return read_rows(metrics / "rows" / f"{where}.parquet", cell)
+    """Read what held-out rows add to the scores of a cell of the study or of a variant."""
+    return read_rows(_rows_of(cell, metrics), cell)
+
+
+def load_ids(cell: scores.Cell, metrics: Path = METRICS) -> list[str]:
+    """Read the ids of the held-out rows of a cell, in the order of `load_values`."""
+    return read_ids(_rows_of(cell, metrics))
+
+
+def _rows_of(cell: scores.Cell, metrics: Path) -> Path:
+    where = f"variants/{cell.variant}" if cell.variant else f"{cell.method}/{cell.task}"
+    return metrics / "rows" / f"{where}.parquet"

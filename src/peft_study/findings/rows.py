@@ -16,6 +16,7 @@ from peft_study.files import replacing
 from peft_study.findings.chance import Values
 from peft_study.records.scores import Cell
 
+ANEW = "run 'dvc repro' to write it anew"
 CellValues = dict[str, Values]  # by metric
 
 
@@ -35,10 +36,19 @@ def read_rows(path: Path, cell: Cell) -> CellValues:
         table = pq.read_table(path)
         return {metric: _values(table, cell, metric) for metric in cell.metrics}
     except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise StudyError(
-            f"{path}: does not hold the rows of its cell ({error}); "
-            "run 'dvc repro' to write it anew"
-        ) from None
+        raise StudyError(f"{path}: does not hold the rows of its cell ({error}); {ANEW}") from None
+
+
+def read_ids(path: Path) -> list[str]:
+    """Return the ids of the rows, in the order of their values.
+
+    Raises StudyError if the file is missing or holds none.
+    """
+    try:
+        found: list[str] = pq.read_table(path, columns=["id"])["id"].to_pylist()
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise StudyError(f"{path}: holds no ids ({error}); {ANEW}") from None
+    return found
 
 
 def read_seeds(path: Path, metric: str, seeds: Sequence[str]) -> pd.DataFrame | None:

@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import psutil
@@ -24,6 +24,7 @@ from peft_study.records import Record
 from peft_study.rehearsal.rows import shape_of, write_model
 from peft_study.rehearsal.small import architecture_of
 from peft_study.run_config import AdaptersSettings, CellConfig, RunConfig
+from peft_study.stage_configs import VariantsConfig
 from peft_study.training import loop
 from peft_study.training.batches import load_splits
 from peft_study.training.packing import classify, pack
@@ -165,9 +166,13 @@ def timed_methods(name: str, folder: Path) -> dict[str, Timed]:
     shape, found = architecture_of(presets.load(name)), dict[str, Timed]()
     wanted = shape_of(shape).num_hidden_layers
     cells: dict[str, CellConfig] = {}
-    for file in (*sorted((folder / "configs/train").glob("*.json")), folder / "configs/sweep.json"):
-        for cell in read_record(file, dict[str, CellConfig]).values():
-            cells.setdefault(cell.run.method, cell)
+    listed = [
+        read_record(file, dict[str, CellConfig]).values()
+        for file in sorted((folder / "configs/train").glob("*.json"))
+    ]
+    variants = read_record(folder / "configs/variants.json", VariantsConfig).cells
+    for cell in chain(*listed, (variant.config for variant in variants.values())):
+        cells.setdefault(cell.run.method, cell)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         models = [Path(scratch, str(depth)) for depth in DEPTHS]
         for depth, model in zip(DEPTHS, models, strict=True):

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ from peft_study.files import copy_folder, read_json, write_json
 from peft_study.records import Record
 from peft_study.run_config import ADAPTER, CellConfig, RunResult
 from peft_study.running.store import RunStore, fingerprint, store_folder
-from peft_study.stage_configs import InitConfig
+from peft_study.stage_configs import InitConfig, Start
 from peft_study.study import RunnerParams
 
 START = "start.json"  # says, beside its weights, what a start is
@@ -103,12 +103,28 @@ def train_starts(config: InitConfig, data: Path, directory: Path, runner: Runner
         print("mnli_init: no task starts from the intermediate task, nothing to train")
     directory.mkdir(exist_ok=True)  # a study of a sweep alone has no starts, but DVC wants a folder
     for method, source in config.starts.items():
-        start, failure = directory / method / "start", None
-        if source:
-            run = directory / source / f"seed-{config.cells[source].seeds[0]}"
-            if not (failure := read_json(run / "run.json").get("failure")):
-                copy_folder(run / ADAPTER, start)
-        write_json(start / START, {"intermediate": source is not None, "failure": failure})
+        seed = config.cells[source].seeds[0] if source else None
+        lay_out(
+            directory / source / f"seed-{seed}" if source else None, directory / method / "start"
+        )
+
+
+def run_apart(starts: Mapping[str, Start], cells: list[Cell], runner: RunnerParams) -> None:
+    """Train the runs that `cells` start from, by folder, then their own. Raises as `run_cells`."""
+    first = {Path(at): Cell(of.cell, Path(of.data), None, Path(at)) for at, of in starts.items()}
+    if first:
+        run_cells(list(first.values()), runner)
+    for folder, start in first.items():
+        lay_out(folder / f"seed-{start.config.seeds[0]}", folder / "start")
+    run_cells(cells, runner)
+
+
+def lay_out(run: Path | None, start: Path) -> None:
+    """Write what tasks start from to `start`: the weights of a finished run, or none."""
+    failure = read_json(run / "run.json").get("failure") if run else None
+    if run and not failure:
+        copy_folder(run / ADAPTER, start)
+    write_json(start / START, {"intermediate": run is not None, "failure": failure})
 
 
 def tell(problems: list[str]) -> None:

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from peft_study.findings.figures import costs, curves, equal_scores, fronts, scores, sweep, tuning
+from peft_study.findings.figures import (
+    costs,
+    curves,
+    equal_scores,
+    fronts,
+    ledger,
+    scores,
+    sweep,
+    tuning,
+)
 from peft_study.findings.figures.figure import Figure
 from peft_study.findings.results import PublishedRow, Results
 from peft_study.findings.wording import marked, sentences, unmeasured
@@ -29,6 +38,7 @@ def figures(results: Results, published: Sequence[PublishedRow]) -> list[Figure]
         fronts.ranks(results) if results.cells else None,
         curves.curves(results) if results.curves else None,
         curves.stability(results, defined) if defined else None,
+        ledger.ledger(results, results.ledger) if results.ledger else None,
         tuning.tuning(results, results.tuning) if results.tuning else None,
         tuning.trials(results, results.tuning) if results.tuning else None,
         sweep.rank_weights(results) if ranks else None,
@@ -43,7 +53,7 @@ def figures(results: Results, published: Sequence[PublishedRow]) -> list[Figure]
             title=marked(figure.title, study),
             caption=sentences(
                 figure.caption,
-                "" if figure.name.startswith(("scores", "rank")) else unmeasured(study),
+                "" if figure.name.startswith(("scores", "rank", "ledger")) else unmeasured(study),
             ),
         )
         for figure in found

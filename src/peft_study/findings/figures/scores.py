@@ -8,9 +8,9 @@ from peft_study.findings import wording
 from peft_study.findings.figures import charts, words
 from peft_study.findings.figures.figure import Figure, Row, Scalar, row
 from peft_study.findings.front import fronts
+from peft_study.findings.published import of_own_settings
 from peft_study.findings.results import PublishedRow, Results
 from peft_study.records.scores import CellStatistics
-from peft_study.records.study import StudyInfo
 
 SCORED = {"cross_fitted": "The cross-fitted score", "last": "The last evaluation"}
 SOURCES = ["metrics/statistics.json", "metrics/runs"]
@@ -38,7 +38,7 @@ def scores(
     papers = [
         _row(p, p.published, kind="published" if p.like else "unlike", source=p.source)
         for p in published
-        if p.is_fraction and (p.task, p.method, p.metric) in shown and _is_own(p, study)
+        if p.is_fraction and (p.task, p.method, p.metric) in shown and of_own_settings(p, study)
     ]
     none = row(n=None, low=None, high=None, seed=None, source=None)
     key = charts.methods_key((cell.method for cell in cells), study)
@@ -186,11 +186,3 @@ def main_cells(results: Results) -> list[CellStatistics]:
 
 def _row(of: CellStatistics | PublishedRow, value: float, **more: Scalar) -> Row:
     return row(task=of.task, method=of.method, metric=of.metric, value=value) | more
-
-
-def _is_own(published: PublishedRow, study: StudyInfo) -> bool:
-    """Tell whether a method's published row is of its own rank and weights, not of the sweep's."""
-    method = next(method for method in study.methods if method.name == published.method)
-    weights = set(published.weights)
-    size = method.rank or method.bottleneck or published.rank
-    return published.rank in (None, size) and weights in (set(), set(method.weights) or weights)

@@ -8,10 +8,12 @@ from peft_study.findings.wording import (
     GAP,
     MINUS,
     REHEARSAL,
+    interval,
     median_and_std,
     millions,
     number,
     percent,
+    points,
 )
 from peft_study.records import Record
 from peft_study.records.scores import CellStatistics, SweepRow
@@ -19,6 +21,12 @@ from peft_study.records.study import StudyInfo
 
 # As the papers write the weights that LoRA adapts.
 LETTERS = {"query": "W_q", "key": "W_k", "value": "W_v", "output": "W_o"}
+LEARNED = {
+    (): "",
+    ("study",): "the study as it stands has not learned",
+    ("variant",): "has not learned: the effect ends at the baseline",
+    ("study", "variant"): "decides nothing: neither has learned",
+}
 UNKNOWN = "not known"  # how many parameters somebody else has trained
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {"±": r"$\pm$", GAP: "--", MINUS: "$-$"} | {sign: f"\\{sign}" for sign in "_%&#${}"}
@@ -39,13 +47,14 @@ class Grid(Record):
 def papers_tables(results: Results, rows: Sequence[PublishedRow]) -> dict[str, str]:
     """Return texts by file, `.md` and `.tex` for booktabs, of the tables that have data.
 
-    These are `scores`, `sweep`, `certificates`, and `published`: the published numbers, ours and
-    the difference.
+    These are `scores`, `sweep`, `certificates`, `published`, which are the published numbers, ours
+    and the difference, and the ledger's `ledger` and `ledger_gaps`.
     """
     texts: dict[str, str] = {}
     opening = f"{REHEARSAL}.\n\n" if results.study.rehearsal else ""
     grids = {"scores": scores(results), "sweep": sweep(results)}
     grids |= {"published": published(rows, results.study), "certificates": certificates(results)}
+    grids |= {"ledger": ledger(results), "ledger_gaps": ledger_gaps(results)}
     for name, grid in grids.items():
         if grid.rows:
             found = {".md": _markdown(grid), ".tex": _latex(grid)}
@@ -131,6 +140,55 @@ def certificates(results: Results) -> Grid:
         rows.append(row)
     head = ["Method", "Trained", "Closed form", "Start", "Packed", "Files", "Library's loader"]
     return Grid([*head, "Merged", "Merged, bfloat16", "Note"], rows, words=1)
+
+
+def ledger(results: Results) -> Grid:
+    """Return a row per variant: what it changes, and of a combination what does not add up."""
+    found, label, rows = results.ledger, results.study.label, []
+    for of in found.effects if found else ():
+        name = f"{of.task}, {label(of.method)}: {' + '.join(of.settings)}"
+        mean = GAP if of.mean is None else points(of.mean)
+        p = GAP if of.p_holm is None else "< 0.001" if of.p_holm < 0.001 else f"{of.p_holm:.3f}"
+        beyond = of.beyond
+        more = GAP if beyond is None or beyond.mean is None else points(beyond.mean)
+        ends = interval(beyond.low, beyond.high, points) if beyond else GAP
+        shown = [mean, interval(of.low, of.high, points), str(of.n), p, more, ends]
+        rows.append([name, *shown, LEARNED[of.unlearned]])
+    gap = [GAP] * 6
+    for entry in found.nothing if found else ():
+        name = f"{entry.task}, {label(entry.method)}: {' + '.join(entry.settings)}"
+        rows.append([name, *gap, "changes nothing here"])
+    for lost in found.missing if found else ():
+        name = f"{lost.task}, {label(lost.method)}: "
+        name += " + ".join(lost.settings) or "the study as it stands"
+        rows.append([name, *gap, f"no results: {lost.reason}"])
+    head = ["Changed from the study", "Points", "95% interval", "n", "p (Holm)"]
+    return Grid([*head, "Beyond the sum", "95% interval", "Note"], rows, words=1)
+
+
+def ledger_gaps(results: Results) -> Grid:
+    """Return, of each gap to a published number, a row per variant, and what is unexplained."""
+    found, label, rows = results.ledger, results.study.label, []
+    for gap in found.gaps if found else ():
+        name = f"{gap.citation}: {gap.task}, {label(gap.method)}"
+        said = [gap.note or ""]
+        within = interval(gap.low, gap.high, points)
+        rows.append([f"{name}: the gap", points(gap.gap), within, GAP, GAP, *said])
+        for of in gap.shares:
+            part = GAP if of.share is None else _whole(of.share)
+            shown = [points(of.points), interval(of.low, of.high, points), part]
+            named = "explains it" if of.settings in [(name,) for name in gap.names] else ""
+            ends = interval(of.share_low, of.share_high, _whole)
+            rows.append([f"{name}: {' + '.join(of.settings)}", *shown, ends, named])
+        left = interval(gap.unexplained_low, gap.unexplained_high, points)
+        after = f"after {' + '.join(gap.best)}" if gap.best else "no setting goes that way"
+        rows.append([f"{name}: unexplained", points(gap.unexplained), left, GAP, GAP, after])
+    head = ["Published minus ours", "Points", "95% interval", "Share of the gap, %"]
+    return Grid([*head, "95% interval", "Note"], rows, words=1)
+
+
+def _whole(share: float) -> str:
+    return number(100 * share, "z.0f")
 
 
 def settings(row: PublishedRow) -> str:

@@ -9,6 +9,7 @@ from peft_study.findings.page import papers
 from peft_study.findings.page.cost_tables import ISO_ACCURACY, PROFILE, cost_tables, setting
 from peft_study.findings.page.differences import difference_tables
 from peft_study.findings.page.fronts import front_tables
+from peft_study.findings.page.ledger import ledger_tables
 from peft_study.findings.page.table import Table
 from peft_study.findings.page.tuning import tuning_tables
 from peft_study.findings.results import PublishedRow, Results
@@ -44,6 +45,7 @@ def tables(results: Results, published: Sequence[PublishedRow]) -> dict[str, lis
             *(front_tables(results) if results.cells else ()),
             *(make(results) for make in (_cells, _sweep)),
         ],
+        "ledger": ledger_tables(results),
         "tuning": tuning_tables(results),
         "published": [_published(published, study), _without(published, study)],
         "costs": cost_tables(results),

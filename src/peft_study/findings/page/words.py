@@ -6,6 +6,7 @@ from dataclasses import asdict
 from peft_study.findings import chance
 from peft_study.findings.page.conclusions import SAID, conclusion, settles
 from peft_study.findings.page.fronts import front_sentences
+from peft_study.findings.page.ledger import HANGS, ledger_sentences
 from peft_study.findings.page.papers import trained
 from peft_study.findings.page.tuning import QUESTION, tuning_sentences
 from peft_study.findings.results import Claim, Results
@@ -43,6 +44,7 @@ def findings(results: Results, claims: Sequence[Claim]) -> dict[str, list[str]]:
         if lora
         else ["LoRA is not part of the study."],
         **({FRONT: front_sentences(results)} if len(results.study.methods) > 1 else {}),
+        **({HANGS: ledger_sentences(results)} if results.ledger else {}),
         "What could not be said": _unsaid(results, claims),
     }
 
