@@ -99,11 +99,11 @@ def test_what_the_intermediate_run_keeps_is_said_only_where_there_is_one() -> No
 
 
 def test_factors_are_called_so_and_other_hyperparameters_are_named() -> None:
-    tune = TuneInfo({"alpha": (8, 16), "learning_rate": (0.5, 1.0, 2.0)}, True, (7,), 0.25)
+    tune = TuneInfo({"epochs": (3, 6), "learning_rate": (0.5, 1.0, 2.0)}, True, (7,), 0.25)
     found = " ".join(said(made_up.results(tune=tune)))
-    assert "(alpha times 8, 16; learning rate times 0.5, 1, 2), with seeds 7," in found
+    assert "(epochs 3, 6; learning rate 0.5, 1, 2 times each method's own), with seeds 7," in found
     assert "on 25% of the training rows" in found
-    assert values_words({"alpha": 16, "learning_rate": 5e-5}) == "alpha 16, learning rate 5e-05"
+    assert values_words({"epochs": 16.0, "learning_rate": 5e-5}) == "epochs 16, learning rate 5e-05"
 
 
 def with_verdicts(*verdicts: str) -> str:

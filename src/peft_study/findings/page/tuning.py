@@ -157,11 +157,10 @@ def _intermediate(study: StudyInfo) -> list[str]:
 
 
 def _grid(study: StudyInfo) -> str:
-    grid = [
-        f"{_name(name)} {'times ' if study.tune.factors else ''}{', '.join(map(_value, values))}"
-        for name, values in study.tune.grid.items()
-    ]
-    return "; ".join(grid)
+    listed = {name: ", ".join(map(_value, values)) for name, values in study.tune.grid.items()}
+    if study.tune.factors and (rates := listed.get("learning_rate")):
+        listed["learning_rate"] = f"{rates} times each method's own"
+    return "; ".join(f"{_name(name)} {values}" for name, values in listed.items())
 
 
 def _cost(found: Tuning) -> str:
