@@ -12,7 +12,7 @@ def main() -> None:
     results, variants = load_results(), load_variants()
     verdicts, rows = claims(results), published(results)
     found = None
-    if variants and variants.ledger:
+    if variants.ledger:
         cells = variants.cells, load_values, load_ids
         found = ledger(results.study, variants.ledger, *cells, rows)
     write_json(METRICS / "claims.json", verdicts)

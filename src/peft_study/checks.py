@@ -7,10 +7,8 @@ from peft_study.run_config import AdaptersSettings, PeftSettings
 from peft_study.study import Study
 
 
-def check_against_model(study: Study, origin: str = "params.yaml") -> None:
+def check_against_model(study: Study) -> None:
     """Check the parameters that only the model's configuration can judge.
-
-    `origin` begins the messages.
 
     Raises StudyError if the model is missing or of an unknown architecture, a rank or bottleneck
     exceeds its width, or texts may be longer than its position embeddings.
@@ -32,10 +30,10 @@ def check_against_model(study: Study, origin: str = "params.yaml") -> None:
     ):
         if value and value > limit:
             allowed = f"at most {limit} for model.name '{name}'"
-            raise StudyError(f"{origin}: {key}: got {value}; must be {allowed}")
+            raise StudyError(f"params.yaml: {key}: got {value}; must be {allowed}")
 
 
-def check_recipes(study: Study, origin: str = "params.yaml") -> None:
+def check_recipes(study: Study) -> None:
     """Build every recipe that only a library can judge, on the encoder.
 
     Raises StudyError if the library does not know a key, refuses a value, or finds no module.
@@ -54,10 +52,10 @@ def check_recipes(study: Study, origin: str = "params.yaml") -> None:
         try:
             load_method(declared.row.module).adapt(model, declared.settings, seed=0)
         except StudyError as error:
-            raise StudyError(f"{origin}: recipes.{name}.config: {error}") from None
+            raise StudyError(f"params.yaml: recipes.{name}.config: {error}") from None
 
 
-def check_device(study: Study, origin: str = "params.yaml") -> None:
+def check_device(study: Study) -> None:
     """Raise StudyError if this machine lacks `train.device`, unless runs are trained on others."""
     device = study.train.device
     if device == "cpu" or study.runner.backend == "ray":
@@ -66,4 +64,4 @@ def check_device(study: Study, origin: str = "params.yaml") -> None:
 
     module = torch.cuda if device == "cuda" else torch.backends.mps
     if not module.is_available():
-        raise StudyError(f"{origin}: train.device: got '{device}', which PyTorch does not find")
+        raise StudyError(f"params.yaml: train.device: got '{device}', which PyTorch does not find")

@@ -154,18 +154,23 @@ def problems(study: "Study") -> Iterator[str]:
     sweep, ledger, tune = study.sweep, study.ledger, study.tune
     for block in (sweep, ledger, tune):
         yield from block.problems()
-    for key, names, known in (
-        ("sweep.task", [sweep.task], {*study.tasks}),
-        ("ledger.methods", ledger.methods, {*study.trained}),
-        ("ledger.tasks", ledger.tasks, {*study.tasks}),
-    ):
-        yield from (f"{key}: got '{n}'; {nearest(n, known)}" for n in names if n not in known)
+    wrong = [
+        f"{key}: got '{name}'; {nearest(name, known)}"
+        for key, names, known in (
+            ("sweep.task", [sweep.task], {*study.tasks}),
+            ("ledger.methods", ledger.methods, {*study.trained}),
+            ("ledger.tasks", ledger.tasks, {*study.tasks}),
+        )
+        for name in names
+        if name not in known
+    ]
+    yield from wrong
     if sweep.cells and sweep.task in study.starters:
         yield (
             f"sweep.task: got '{sweep.task}', which mnli_init.tasks starts from an adapter "
             "of one rank and set of weights; a sweep starts from the encoder, so take it out there"
         )
-    if ledger.settings and not study.ledger_cells:
+    if ledger.settings and not (wrong or study.ledger_cells):
         yield "ledger.methods, ledger.tasks: the study trains none of these methods on these tasks"
     if not tune.grid:
         return
@@ -178,15 +183,17 @@ def problems(study: "Study") -> Iterator[str]:
     for seed in tune.seeds:
         if seed in used:
             yield f"tune.seeds: got {seed}, which the study has; trials need seeds of their own"
-    for method in study.trained if tune.factors else ():
-        for task in study.tasks_of(method).values():
-            own = study.hyperparameters(method, task).learning_rate
-            if (most := own * max(tune.learning_rate)) > 1:
-                yield (
-                    f"tune.learning_rate: {method}'s own {own:g} times {max(tune.learning_rate):g} "
-                    f"is {most:g}; must be at most 1"
-                )
-                break
+    if tune.factors:
+        own, method = max(
+            (study.hyperparameters(method, task).learning_rate, method)
+            for method in study.trained
+            for task in study.tasks_of(method).values()
+        )
+        if (most := own * max(tune.learning_rate)) > 1:
+            yield (
+                f"tune.learning_rate: {max(tune.learning_rate):g} times {method}'s own {own:g} is "
+                f"{most:g}; must be at most 1"
+            )
 
 
 def repeated(key: str, items: Sequence[object]) -> Iterator[str]:

@@ -30,10 +30,13 @@ def check_settings(study: Study) -> None:
     for name, setting in study.ledger.settings.items():
         origin = f"params.yaml: ledger.settings.{name}"
         varied = study.varied(setting, origin)
-        check_against_model(varied, origin)
-        check_device(varied, origin)
-        if (varied.model, varied.recipes) != (study.model, study.recipes):
-            check_recipes(varied, origin)
+        try:
+            check_against_model(varied)
+            check_device(varied)
+            if (varied.model, varied.recipes) != (study.model, study.recipes):
+                check_recipes(varied)
+        except StudyError as error:
+            raise StudyError(f"{origin}: {str(error).removeprefix('params.yaml: ')}") from None
 
 
 def resolve_variants(study: Resolver) -> tuple[VariantsConfig, Rows]:

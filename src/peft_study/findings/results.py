@@ -148,10 +148,9 @@ def load_ledger() -> Ledger | None:
     return read_record(path, Ledger) if path.is_file() and read_json(path) is not None else None
 
 
-def load_variants() -> VariantRuns | None:
-    """Read the scores of all variants; None where the study has none."""
-    path = METRICS / "runs/variants.json"
-    return read_record(path, VariantRuns) if path.is_file() else None
+def load_variants(metrics: Path = METRICS) -> VariantRuns:
+    """Read the scores of all variants, and what the ledger calls them."""
+    return read_record(metrics / "runs/variants.json", VariantRuns)
 
 
 def load_tuning() -> Tuning | None:
@@ -185,7 +184,7 @@ def load_cells(study: StudyInfo, metrics: Path = METRICS) -> tuple[scores.Cells,
 
 def load_sweep(metrics: Path = METRICS) -> tuple[scores.Cell, ...]:
     """Read the scores of the cells of the sweep, by weights and rank, without those that failed."""
-    found = read_record(metrics / "runs/variants.json", VariantRuns).cells
+    found = load_variants(metrics).cells
     sound = [cell for place, cell in found.items() if is_swept(place) and not cell.failed]
     return tuple(sorted(sound, key=lambda cell: (cell.weights, cell.rank)))
 
