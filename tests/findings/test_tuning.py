@@ -240,6 +240,7 @@ def test_who_was_tuned_is_asked_in_four_ways() -> None:
     assert who["film", ways[2]] == who["film", ways[3]]
     assert who["film", ways[0]].equivalent
     assert who["film", ways[3]].differs
+    assert found().questions == 6
     # Two questions on film and four on rating are corrected together.
     distinct = list(dict.fromkeys(who.values()))
     assert len(distinct) == 6
@@ -252,7 +253,7 @@ def test_without_lora_or_full_fine_tuning_nobody_asks_who_was_tuned() -> None:
     again = tuning(
         study, made_up.runs(), made_up.tuned(), made_up.untuned(), made_up.values, made_up.values
     )
-    assert again.who == ()
+    assert (again.who, again.questions) == ((), 0)
 
 
 def test_the_cost_is_counted_in_runs_and_steps() -> None:

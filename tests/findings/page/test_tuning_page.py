@@ -59,8 +59,8 @@ def test_the_findings_follow_the_numbers() -> None:
         "These 6 questions are corrected together (Holm), apart from those of the study itself: "
         "what is shown there with both tuned need not be shown here.",
         "Every tuned method had the same 3 trials on every task (learning rate 0.001, 0.002, "
-        "0.004), with seeds 101, 102, which the results do not use, and scored on 20% of the "
-        "training rows, which the trials did not train on. The results are of the winners, trained "
+        "0.004), with seeds 101, 102, which the results do not use, and scored on 100 of the "
+        "training rows (about 20%), which the trials did not train on. The results are of the winners, trained "
         "with the study's seeds on all training rows; the held-out rows that score them chose "
         "nothing.",
         "The intermediate run, on product, keeps the untuned values of each method.",
@@ -74,11 +74,11 @@ def test_the_tables_hold_the_inputs() -> None:
     assert list(found) == ["tuning", "who-was-tuned", "tuning-cost"]
     lora, *_, same, _ = found["tuning"].rows
     assert lora == [
-        *("film: LoRA (ours)", "3", "learning rate 0.004", "learning rate: highest", "80.5"),
+        *("film: LoRA (ours)", "3", "100", "learning rate 0.004", "learning rate: highest", "80.5"),
         *("78.3 to 82.7", "72.5", "70.3 to 74.7", "+8.0", "+7.6 to +8.4", "< 0.001", "better"),
     ]
     assert same[0] == "film: Full fine-tuning"
-    assert same[6:] == ["–", "–", "–", "–", "–", "the study had these values"]
+    assert same[7:] == ["–", "–", "–", "–", "–", "the study had these values"]
     assert [row[0] for row in found["who-was-tuned"].rows[:4]] == [
         *("film: both tuned", "film: only LoRA (ours) tuned"),
         *("film: only Full fine-tuning tuned", "film: neither tuned"),
@@ -102,7 +102,7 @@ def test_factors_are_called_so_and_other_hyperparameters_are_named() -> None:
     tune = TuneInfo({"epochs": (3, 6), "learning_rate": (0.5, 1.0, 2.0)}, True, (7,), 0.25)
     found = " ".join(said(made_up.results(tune=tune)))
     assert "(epochs 3, 6; learning rate 0.5, 1, 2 times each method's own), with seeds 7," in found
-    assert "on 25% of the training rows" in found
+    assert "on 100 of the training rows (about 25%)" in found
     assert values_words({"epochs": 16.0, "learning_rate": 5e-5}) == "epochs 16, learning rate 5e-05"
 
 

@@ -128,10 +128,9 @@ def _whose(found: Tuning, study: StudyInfo) -> list[str]:
             hangs = "the conclusion does not depend on who was tuned: "
             hangs += f"{study.lora.label} {SAID[verdicts[0]]} full fine-tuning each time"
         sentences.append(f"{task}: {hangs}. {about}: {listed}.")
-    questions = len({of.difference for of in found.who})
     return [
         *sentences,
-        f"These {questions} questions are corrected together (Holm), apart from those of the study "
+        f"These {found.questions} questions are corrected together (Holm), apart from those of the study "
         "itself: what is shown there with both tuned need not be shown here.",
     ]
 
@@ -139,13 +138,14 @@ def _whose(found: Tuning, study: StudyInfo) -> list[str]:
 def _protocol(found: Tuning, study: StudyInfo) -> str:
     counts = sorted({len(cell.trials) for cell in found.cells})
     number = f"the same {counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    tune = study.tune
+    tune, rows = study.tune, sorted({cell.rows for cell in found.cells})
+    span = f"{rows[0]:,}" if len(rows) == 1 else f"{rows[0]:,} to {rows[-1]:,}"
     return (
         f"Every tuned method had {number} trials on every task ({_grid(study)}), with seeds "
         f"{', '.join(map(str, tune.seeds))}, which the results do not use, and scored on "
-        f"{100 * tune.rows:g}% of the training rows, which the trials did not train on. The "
-        "results are of the winners, trained with the study's seeds on all training rows; the "
-        "held-out rows that score them chose nothing."
+        f"{span} of the training rows (about {100 * tune.rows:g}%), which the trials did not train "
+        "on. The results are of the winners, trained with the study's seeds on all training rows; "
+        "the held-out rows that score them chose nothing."
     )
 
 
@@ -190,12 +190,22 @@ def _chosen(found: Tuning, study: StudyInfo) -> Table:
             changed = [mean, interval(of.low, of.high, points), p_shown(of.p_holm)]
             changed.append(conclusion(of, study)[1])
         name, chosen = f"{cell.task}: {study.label(cell.method)}", values_words(cell.chosen)
-        rows.append([name, str(len(cell.trials)), chosen, edges or GAP, *shown, *changed])
-    head = ["Tuned", "Trials", "Chosen", "Edge of the grid", "Tuned, times 100", "95% interval"]
+        rows.append(
+            [name, str(len(cell.trials)), f"{cell.rows:,}", chosen, edges or GAP, *shown, *changed]
+        )
+    head = [
+        "Tuned",
+        "Trials",
+        "Rows",
+        "Chosen",
+        "Edge of the grid",
+        "Tuned, times 100",
+        "95% interval",
+    ]
     head += ["Untuned", "95% interval", "Difference", "95% interval", "p (Holm)", "Conclusion"]
     questions = sum(cell.difference is not None for cell in found.cells)
     notes = (
-        "Chosen: by the mean over seeds of what runs report, on rows held out of the training rows "
+        "Chosen: by the mean over seeds of what runs report, on so many rows held out of the training rows "
         "and with seeds that the results do not use. Edge: the lowest or highest value listed was "
         "chosen, so that a better one may lie beyond.",
         "Tuned and untuned: means over the study's seeds on its held-out rows, of rows that chose "
@@ -204,7 +214,7 @@ def _chosen(found: Tuning, study: StudyInfo) -> Table:
         *_intermediate(study),
     )
     caption = "What tuning chose, and what it changed"
-    return Table("tuning", caption, head, rows, SOURCES, (2, 3, 11), notes)
+    return Table("tuning", caption, head, rows, SOURCES, (3, 4, 12), notes)
 
 
 def _who(found: Tuning, study: StudyInfo) -> Table:
@@ -221,7 +231,7 @@ def _who(found: Tuning, study: StudyInfo) -> Table:
     notes = (
         "Paired by seed and row. A method of which tuning chose what the study had is the same "
         "tuned and untuned; of questions that are thereby the same, one is corrected (Holm) for, "
-        f"which makes {len({of.difference for of in found.who})}. The study's own comparison is "
+        f"which makes {found.questions}. The study's own comparison is "
         "that with both tuned, corrected there for other questions.",
     )
     caption = "Does the conclusion depend on who was tuned?"
