@@ -60,9 +60,9 @@ def test_the_findings_follow_the_numbers() -> None:
         "what is shown there with both tuned need not be shown here.",
         "Every tuned method had the same 3 trials on every task (learning rate 0.001, 0.002, "
         "0.004), with seeds 101, 102, which the results do not use, and scored on 100 of the "
-        "training rows (about 20%), which the trials did not train on. The results are of the winners, trained "
-        "with the study's seeds on all training rows; the held-out rows that score them chose "
-        "nothing.",
+        "training rows (about 20%), which the trials did not train on. The results are of "
+        "the winners, trained with the study's seeds on all training rows; the held-out rows that "
+        "score them chose nothing.",
         "The intermediate run, on product, keeps the untuned values of each method.",
         "Tuning took 24 runs and 1,760 optimiser steps, 1.47 times the 1,200 steps of the 12 runs "
         "that are reported; the steps of 2 failed runs are not known.",

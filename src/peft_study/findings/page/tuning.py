@@ -130,8 +130,8 @@ def _whose(found: Tuning, study: StudyInfo) -> list[str]:
         sentences.append(f"{task}: {hangs}. {about}: {listed}.")
     return [
         *sentences,
-        f"These {found.questions} questions are corrected together (Holm), apart from those of the study "
-        "itself: what is shown there with both tuned need not be shown here.",
+        f"These {found.questions} questions are corrected together (Holm), apart from those of the "
+        "study itself: what is shown there with both tuned need not be shown here.",
     ]
 
 
@@ -205,8 +205,8 @@ def _chosen(found: Tuning, study: StudyInfo) -> Table:
     head += ["Untuned", "95% interval", "Difference", "95% interval", "p (Holm)", "Conclusion"]
     questions = sum(cell.difference is not None for cell in found.cells)
     notes = (
-        "Chosen: by the mean over seeds of what runs report, on so many rows held out of the training rows "
-        "and with seeds that the results do not use. Edge: the lowest or highest value listed was "
+        "Chosen: by the mean over seeds of what runs report, on so many rows held out of the training "
+        "rows and with seeds that the results do not use. Edge: the lowest or highest value listed was "
         "chosen, so that a better one may lie beyond.",
         "Tuned and untuned: means over the study's seeds on its held-out rows, of rows that chose "
         "no evaluation. Differences in points are paired by seed and row; p is corrected (Holm) "
