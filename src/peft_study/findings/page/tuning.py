@@ -190,24 +190,16 @@ def _chosen(found: Tuning, study: StudyInfo) -> Table:
             changed = [mean, interval(of.low, of.high, points), p_shown(of.p_holm)]
             changed.append(conclusion(of, study)[1])
         name, chosen = f"{cell.task}: {study.label(cell.method)}", values_words(cell.chosen)
-        rows.append(
-            [name, str(len(cell.trials)), f"{cell.rows:,}", chosen, edges or GAP, *shown, *changed]
-        )
-    head = [
-        "Tuned",
-        "Trials",
-        "Rows",
-        "Chosen",
-        "Edge of the grid",
-        "Tuned, times 100",
-        "95% interval",
-    ]
-    head += ["Untuned", "95% interval", "Difference", "95% interval", "p (Holm)", "Conclusion"]
+        about = [name, str(len(cell.trials)), f"{cell.rows:,}", chosen, edges or GAP]
+        rows.append([*about, *shown, *changed])
+    head = ["Tuned", "Trials", "Rows", "Chosen", "Edge of the grid", "Tuned, times 100"]
+    head += ["95% interval", "Untuned", "95% interval", "Difference", "95% interval", "p (Holm)"]
+    head += ["Conclusion"]
     questions = sum(cell.difference is not None for cell in found.cells)
     notes = (
-        "Chosen: by the mean over seeds of what runs report, on so many rows held out of the training "
-        "rows and with seeds that the results do not use. Edge: the lowest or highest value listed was "
-        "chosen, so that a better one may lie beyond.",
+        "Chosen: by the mean over seeds of what runs report, on so many rows held out of the "
+        "training rows and with seeds that the results do not use. Edge: the lowest or highest "
+        "value listed was chosen, so that a better one may lie beyond.",
         "Tuned and untuned: means over the study's seeds on its held-out rows, of rows that chose "
         "no evaluation. Differences in points are paired by seed and row; p is corrected (Holm) "
         f"for the {questions} question{'' if questions == 1 else 's'} of this table.",
