@@ -240,6 +240,7 @@ def test_who_was_tuned_is_asked_in_four_ways() -> None:
     assert who["film", ways[2]] == who["film", ways[3]]
     assert who["film", ways[0]].equivalent
     assert who["film", ways[3]].differs
+    assert found().questions == 6
     # Two questions on film and four on rating are corrected together.
     distinct = list(dict.fromkeys(who.values()))
     assert len(distinct) == 6
@@ -252,7 +253,7 @@ def test_without_lora_or_full_fine_tuning_nobody_asks_who_was_tuned() -> None:
     again = tuning(
         study, made_up.runs(), made_up.tuned(), made_up.untuned(), made_up.values, made_up.values
     )
-    assert again.who == ()
+    assert (again.who, again.questions) == ((), 0)
 
 
 def test_the_cost_is_counted_in_runs_and_steps() -> None:
@@ -274,7 +275,8 @@ def test_files_of_trials_and_of_untuned_cells_are_found(tmp_path: Path) -> None:
     assert load_untuned(tmp_path) == {}
     runs, untuned = made_up.runs(), made_up.untuned()
     write_json(tmp_path / "runs/trials.json", runs)
-    others = {"ledger/1": made_up.cell(("lora", "film"), (0.1, 0.2), 1, variant="ledger/1")}
+    ledger = ("full_ft", "film")
+    others = {"ledger/1": made_up.cell(ledger, (0.1, 0.2), 1, variant="ledger/1")}
     cells = {cell.variant: cell for cell in untuned.values()} | others
     write_json(tmp_path / "runs/variants.json", VariantRuns(cells))
     assert load_trials(tmp_path) == runs

@@ -55,7 +55,7 @@ def tuning(
     answers = iter(corrected(study, asked))
     return Tuning(
         tuple(replace(of, difference=next(answers)) if of.difference else of for of in found),
-        tuple(_who_was_tuned(study, set(by_cell), tuned, untuned, values_of)),
+        *_who_was_tuned(study, set(by_cell), tuned, untuned, values_of),
         tuple(_costs(by_cell, runs.cells, tuned)),
     )
 
@@ -125,6 +125,7 @@ def _tuned_cell(
         method,
         task,
         metric,
+        runs.cells[winner.place].data["validation"].rows,
         tuple(
             ScoredTrial(
                 trial.values, _scored(cell, metric, values_of_trial) if cell else Scored(n=0)
@@ -188,15 +189,17 @@ def _who_was_tuned(
     tuned: Cells,
     untuned: Cells,
     values_of: ValuesOf,
-) -> list[WhoWasTuned]:
+) -> tuple[tuple[WhoWasTuned, ...], int]:
     """Compare LoRA with full fine-tuning as either, both or neither is tuned, task by task.
+
+    Also return how many different questions these are.
 
     A method whose winner is what the study had is the same, tuned or not: what it then asks twice
     counts once among the questions that are corrected together.
     """
     lora, full = study.lora, study.full
     if not lora or not full:
-        return []
+        return (), 0
     asked: dict[tuple[str, str, str], Difference] = {}
     found: list[tuple[tuple[str, ...], tuple[str, str, str]]] = []
     for task in study.main_metrics:
@@ -213,7 +216,7 @@ def _who_was_tuned(
                 if key not in asked:
                     asked[key] = _difference(study, "who_was_tuned", ours, theirs, values_of)
     answers = dict(zip(asked, corrected(study, list(asked.values())), strict=True))
-    return [WhoWasTuned(names, answers[key]) for names, key in found]
+    return tuple(WhoWasTuned(names, answers[key]) for names, key in found), len(asked)
 
 
 def _costs(

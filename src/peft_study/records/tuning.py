@@ -55,6 +55,7 @@ class ScoredTrial(Record):
 class TunedCell(Record):
     """A method on a task: its trials in the order of the grid, and what the winner gave.
 
+    `rows` counts those held out for choosing.
     `edges` names the hyperparameters whose chosen value is the lowest or the highest of those
     listed. `expected` is the best score that 1, 2, ... trials are expected to find. `tuned` and
     `untuned` are of the study's seeds and held-out rows. `difference` is of the two; where there is
@@ -64,6 +65,7 @@ class TunedCell(Record):
     method: str
     task: str
     metric: str
+    rows: int
     trials: tuple[ScoredTrial, ...]
     chosen: dict[str, float]
     edges: dict[str, str]
@@ -97,8 +99,12 @@ class TuningCost(Record):
 
 
 class Tuning(Record):
-    """`metrics/tuning.json`: what was chosen, what that changed, for whom, and at what cost."""
+    """`metrics/tuning.json`: what was chosen, what that changed, for whom, and at what cost.
+
+    Of `who` so many `questions` differ, and are corrected together.
+    """
 
     cells: tuple[TunedCell, ...]
     who: tuple[WhoWasTuned, ...]
+    questions: int
     costs: tuple[TuningCost, ...]

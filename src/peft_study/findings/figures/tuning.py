@@ -11,7 +11,7 @@ from peft_study.findings.figures.figure import Figure, Row, row
 from peft_study.findings.results import Results
 from peft_study.records.tuning import ScoredTrial, TunedCell, Tuning
 
-MOST_TICKS = 6  # values, beyond which an axis has ticks of its own
+MOST_TICKS = 6  # values, beyond which an axis has ticks at powers of ten
 SOURCES = ["metrics/tuning.json"]
 
 
@@ -32,11 +32,11 @@ def tuning(results: Results, found: Tuning) -> Figure:
     edges = sum(tuned in cell.edges for cell in found.cells)
     return Figure(
         "tuning",
-        f"Score against the {name}",
+        f"Score against {name}",
         f"{n}, on the rows held out for choosing. Filled: chosen"
         f"{'; vertical: 95% intervals' if banded(key) else ''}.",
         wording.sentences(
-            f"The mean over seeds × 100 ({n}) of each task's main metric against the {name}, on "
+            f"The mean over seeds × 100 ({n}) of each task's main metric against {name}, on "
             "rows held out of the training rows: neither these rows nor these seeds are those of "
             "the results.",
             _intervals(key),
@@ -146,10 +146,14 @@ def _scores_panel(
     task: str, rows: Sequence[Row], key: charts.Key, found: Tuning, name: str
 ) -> alt.LayerChart:
     values = sorted({value for line in rows if isinstance(value := line["value"], (int, float))})
-    scale = alt.Scale(type="log" if values[0] > 0 else "linear", nice=False, padding=12)
+    log = values[0] > 0
+    scale = alt.Scale(type="log" if log else "linear", nice=False, padding=12)
     axis = alt.Axis(format="~g", labelOverlap=True, tickCount=4)
+    powers = [10.0**power for power in range(-9, 9) if values[0] <= 10.0**power <= values[-1]]
     if len(values) <= MOST_TICKS:
         axis.values = values
+    elif log and len(powers) > 1:
+        axis.values = powers
     metric = next(cell.metric for cell in found.cells if cell.task == task)
     title = f"{metric} × 100"
     base = charts.scaled(100, "mean", "low", "high").transform_filter(
@@ -157,7 +161,7 @@ def _scores_panel(
     )
     base = base.encode(
         x=alt.X("value:Q", title=name, scale=scale, axis=axis),
-        y=charts.y_of("mean_shown", title),
+        y=charts.y_of("mean_shown", title, charts.NICE),
         color=key.colour(),
     )
     points = base.encode(shape=key.shape())
@@ -170,7 +174,7 @@ def _scores_panel(
     ]
     if banded(key):
         spread = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.5, opacity=0.6)
-        ends = spread.encode(y=charts.y_of("low_shown", title), y2="high_shown:Q")
+        ends = spread.encode(y=charts.y_of("low_shown", title, charts.NICE), y2="high_shown:Q")
         layers.insert(0, ends)
     width, height = _size(key, found)
     return alt.LayerChart(layer=layers, title=task, width=width, height=height)

@@ -109,12 +109,12 @@ def _whose(found: Tuning, study: StudyInfo) -> list[str]:
     """Say task by task whether the comparison with full fine-tuning hangs on who was tuned."""
     if not found.who or not study.lora or not study.full:
         return []
-    about, sentences = f"{study.lora.label} minus full fine-tuning is", []
+    about, sentences = f"{study.lora.label} minus full fine-tuning", []
     for task in dict.fromkeys(of.difference.task for of in found.who):
         who = [of for of in found.who if of.difference.task == task]
         verdicts = [conclusion(of.difference, study)[0] for of in who]
         listed = "; ".join(
-            f"with {_way(of, study)} {_points(of.difference)}, {verdict}"
+            f"{_way(of, study)} {_points(of.difference)}, {verdict}"
             for of, verdict in zip(who, verdicts, strict=True)
         )
         decided = set(verdicts) - {"undecided", "unlearned"}
@@ -127,21 +127,25 @@ def _whose(found: Tuning, study: StudyInfo) -> list[str]:
         else:
             hangs = "the conclusion does not depend on who was tuned: "
             hangs += f"{study.lora.label} {SAID[verdicts[0]]} full fine-tuning each time"
-        sentences.append(f"{task}: {hangs}. {about}, {listed}.")
-    questions = len({of.difference for of in found.who})
-    return [*sentences, f"These {questions} questions are corrected together (Holm)."]
+        sentences.append(f"{task}: {hangs}. {about}: {listed}.")
+    return [
+        *sentences,
+        f"These {found.questions} questions are corrected together (Holm), apart from those of the "
+        "study itself: what is shown there with both tuned need not be shown here.",
+    ]
 
 
 def _protocol(found: Tuning, study: StudyInfo) -> str:
     counts = sorted({len(cell.trials) for cell in found.cells})
     number = f"the same {counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    tune = study.tune
+    tune, rows = study.tune, sorted({cell.rows for cell in found.cells})
+    span = f"{rows[0]:,}" if len(rows) == 1 else f"{rows[0]:,} to {rows[-1]:,}"
     return (
         f"Every tuned method had {number} trials on every task ({_grid(study)}), with seeds "
         f"{', '.join(map(str, tune.seeds))}, which the results do not use, and scored on "
-        f"{100 * tune.rows:g}% of the training rows, which the trials did not train on. The "
-        "results are of the winners, trained with the study's seeds on all training rows; the "
-        "held-out rows that score them chose nothing."
+        f"{span} of the training rows (about {100 * tune.rows:g}%), which the trials did not train "
+        "on. The results are of the winners, trained with the study's seeds on all training rows; "
+        "the held-out rows that score them chose nothing."
     )
 
 
@@ -153,11 +157,10 @@ def _intermediate(study: StudyInfo) -> list[str]:
 
 
 def _grid(study: StudyInfo) -> str:
-    grid = [
-        f"{_name(name)} {'times ' if study.tune.factors else ''}{', '.join(map(_value, values))}"
-        for name, values in study.tune.grid.items()
-    ]
-    return "; ".join(grid)
+    listed = {name: ", ".join(map(_value, values)) for name, values in study.tune.grid.items()}
+    if study.tune.factors and (rates := listed.get("learning_rate")):
+        listed["learning_rate"] = f"{rates} times each method's own"
+    return "; ".join(f"{_name(name)} {values}" for name, values in listed.items())
 
 
 def _cost(found: Tuning) -> str:
@@ -187,21 +190,23 @@ def _chosen(found: Tuning, study: StudyInfo) -> Table:
             changed = [mean, interval(of.low, of.high, points), p_shown(of.p_holm)]
             changed.append(conclusion(of, study)[1])
         name, chosen = f"{cell.task}: {study.label(cell.method)}", values_words(cell.chosen)
-        rows.append([name, str(len(cell.trials)), chosen, edges or GAP, *shown, *changed])
-    head = ["Tuned", "Trials", "Chosen", "Edge of the grid", "Tuned, times 100", "95% interval"]
-    head += ["Untuned", "95% interval", "Difference", "95% interval", "p (Holm)", "Conclusion"]
+        about = [name, str(len(cell.trials)), f"{cell.rows:,}", chosen, edges or GAP]
+        rows.append([*about, *shown, *changed])
+    head = ["Tuned", "Trials", "Rows", "Chosen", "Edge of the grid", "Tuned, times 100"]
+    head += ["95% interval", "Untuned", "95% interval", "Difference", "95% interval", "p (Holm)"]
+    head += ["Conclusion"]
     questions = sum(cell.difference is not None for cell in found.cells)
     notes = (
-        "Chosen: by the mean over seeds of what runs report, on rows held out of the training rows "
-        "and with seeds that the results do not use. Edge: the lowest or highest value listed was "
-        "chosen, so that a better one may lie beyond.",
+        "Chosen: by the mean over seeds of what runs report, on so many rows held out of the "
+        "training rows and with seeds that the results do not use. Edge: the lowest or highest "
+        "value listed was chosen, so that a better one may lie beyond.",
         "Tuned and untuned: means over the study's seeds on its held-out rows, of rows that chose "
         "no evaluation. Differences in points are paired by seed and row; p is corrected (Holm) "
         f"for the {questions} question{'' if questions == 1 else 's'} of this table.",
         *_intermediate(study),
     )
     caption = "What tuning chose, and what it changed"
-    return Table("tuning", caption, head, rows, SOURCES, (2, 3, 11), notes)
+    return Table("tuning", caption, head, rows, SOURCES, (3, 4, 12), notes)
 
 
 def _who(found: Tuning, study: StudyInfo) -> Table:
@@ -218,7 +223,7 @@ def _who(found: Tuning, study: StudyInfo) -> Table:
     notes = (
         "Paired by seed and row. A method of which tuning chose what the study had is the same "
         "tuned and untuned; of questions that are thereby the same, one is corrected (Holm) for, "
-        f"which makes {len({of.difference for of in found.who})}. The study's own comparison is "
+        f"which makes {found.questions}. The study's own comparison is "
         "that with both tuned, corrected there for other questions.",
     )
     caption = "Does the conclusion depend on who was tuned?"
