@@ -84,7 +84,9 @@ def _write_data(study: Study, folder: Path) -> dict[str, object]:
         return {}
     if data.folder and Path(data.folder).is_dir():
         return {"folder": str(Path(data.folder).resolve())}
-    tasks = dict(study.tasks) | ({init.task: init} if study.starters else {})
+    settings = study.ledger.settings.values()
+    starts = [of.starters for of in (study, *(study.varied(of, "ledger") for of in settings))]
+    tasks = dict(study.tasks) | ({init.task: init} if any(starts) else {})
     for name, task in tasks.items():
         definition = study.task_definition(name, task)
         if data.source == "hub":
