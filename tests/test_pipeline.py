@@ -326,6 +326,31 @@ def test_an_ablation_in_a_bare_clone_leaves_the_other_methods_scores(project: Pr
         assert summary[task]["full_ft"] == cells["full_ft"]
 
 
+def test_one_more_setting_of_the_ledger_trains_its_runs_and_no_other(project: Project) -> None:
+    with (project.folder / "params.yaml").open("a") as params:
+        params.write("ledger:\n  methods: [lora]\n  tasks: [tweet_rating]\n  together: false\n")
+        params.write("  settings:\n    alpha 8: {lora.alpha: 8}\n    last: {train.report: last}\n")
+
+    def trained() -> list[str]:
+        project.run("env", "PYTHONPATH=src", "python", "stages/configure.py")
+        return trained_in(project.run("env", "PYTHONPATH=src", "python", "stages/variants.py"))
+
+    first = trained()
+    # The study as it stands is in the store, and which evaluation counts is no run's own.
+    both = {f"lora tweet_rating {name} seed {seed}" for name in ("alpha-8",) for seed in (1, 2)}
+    assert both <= set(first)
+    assert not any(" study " in name or " last " in name for name in first)
+    found = read_json(project.folder / "metrics/runs/variants.json")
+    kinds = [(entry["kind"], entry["settings"]) for entry in found["ledger"]]
+    assert kinds[:3] == [("study", []), ("alone", ["alpha 8"]), ("alone", ["last"])]
+    with (project.folder / "params.yaml").open("a") as params:
+        params.write("    rank 1: {lora.r: 1}\n")
+    again = trained()
+    assert {f"lora tweet_rating rank-1 seed {seed}" for seed in (1, 2)} <= set(again)
+    # Of the others, the pair may be another one.
+    assert all(" rank-1 " in name or " pair " in name for name in again)
+
+
 def test_one_more_task_in_a_folder_of_its_own_trains_its_runs_and_no_other(
     project: Project,
 ) -> None:

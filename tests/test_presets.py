@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 from conftest import ROOT
 from peft_study import presets as studies
 from peft_study.errors import StudyError
-from peft_study.study import Study, load_study
+from peft_study.grids import LedgerParams
+from peft_study.study import Study, check_study, load_study
 
 NAMES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
 OVERLAYS = [name for name in NAMES if name != "opinions"]
@@ -342,8 +343,18 @@ SIZES = [
 
 @pytest.mark.parametrize(("name", "runs", "steps"), SIZES)
 def test_size_of_a_study(name: str, runs: int, steps: int) -> None:
-    size = studies.describe(studies.load(name))
+    nothing = LedgerParams.model_validate({})
+    size = studies.describe(studies.load(name).model_copy(update={"ledger": nothing}))
     assert (size["runs"], size["steps"]) == (runs, steps)
+
+
+def test_size_counts_the_settings_of_the_ledger_and_trials() -> None:
+    size = studies.describe(studies.load("keyquery_rte"))
+    assert size["methods"] == ["full_ft", "sweep of 3", "ledger of 5"]
+    assert (size["runs"], size["steps"]) == (4 + 5, 9 * _steps(10, 2_490, 32))
+    values = studies.values("opinions") | {"tune": {"learning_rate": [1, 2, 4]}}
+    tuned, plain = (studies.describe(check_study(v)) for v in (values, studies.values("opinions")))
+    assert tuned["runs"] - plain["runs"] == (3 * 3 + 1) * 3 * 2
 
 
 def test_size_counts_the_starts() -> None:

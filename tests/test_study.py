@@ -185,7 +185,7 @@ def test_unreadable_file(tmp_path: Path, text: bytes, named: str) -> None:
 def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
     """`-S lora.learning_rate=1e-5` makes DVC write 1e-05, which YAML 1.1 reads as a string."""
     path = tmp_path / "params.yaml"
-    text = (ROOT / "params.yaml").read_text().replace("learning_rate: 1e-4", "learning_rate: 1e-05")
+    text = (ROOT / "params.yaml").read_text().replace("learning_rate: 2e-4", "learning_rate: 1e-05")
     path.write_text(text)
     assert load_study(path).full_ft.learning_rate == 1e-5
 

@@ -4,7 +4,7 @@ Trials hold out a part of the training rows and have seeds of their own. The sco
 thus of other rows and other seeds than the results, whose intervals the choice leaves alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -16,6 +16,7 @@ from peft_study.findings.statistics import not_learned
 from peft_study.records.scores import Cell, Cells, Difference, Family
 from peft_study.records.study import StudyInfo
 from peft_study.records.tuning import (
+    ForAllTasks,
     Scored,
     ScoredTrial,
     Trial,
@@ -57,7 +58,41 @@ def tuning(
         tuple(replace(of, difference=next(answers)) if of.difference else of for of in found),
         *_who_was_tuned(study, set(by_cell), tuned, untuned, values_of),
         tuple(_costs(by_cell, runs.cells, tuned)),
+        tuple(for_all_tasks(study, by_cell, runs.cells, values_of_trial)),
     )
+
+
+def for_all_tasks(
+    study: StudyInfo,
+    by_cell: Mapping[tuple[str, str], Sequence[Trial]],
+    cells: Mapping[str, Cell],
+    values_of: ValuesOf,
+) -> Iterator[ForAllTasks]:
+    """Choose values of each method for all tasks together: see the record.
+
+    Left out are methods that lack a task, or whose trials differ between tasks, and trials of which
+    a run failed or that have one seed, which tells no error.
+    """
+    for method in dict.fromkeys(method for method, _ in by_cell):
+        tried = [by_cell.get((method, task)) for task in study.main_metrics]
+        whole = [trials for trials in tried if trials]
+        listed = [[trial.values for trial in trials] for trials in whole]
+        if len(whole) < len(tried) or any(values != listed[0] for values in listed):
+            continue
+        scored = []
+        for trials in zip(*whole, strict=True):
+            found = [cells.get(trial.place) for trial in trials]
+            sound = [cell for cell in found if cell and is_whole(cell) and len(cell.seeds) > 1]
+            if len(sound) == len(trials):
+                metrics = [study.main_metrics[trial.task] for trial in trials]
+                each = zip(sound, metrics, strict=True)
+                mean = chance.over_tasks([chance.two_way(values_of(c)[m]) for c, m in each])
+                scored.append((mean, trials[0].values))
+        if scored:
+            most, best = max(scored, key=lambda of: of[0].mean)
+            near = [of for of in scored if of[0].mean >= most.mean - most.error]
+            least, values = min(near, key=lambda of: tuple(of[1].values()))
+            yield ForAllTasks(method, values, least.mean, best, most.mean, most.error)
 
 
 def expected_best(scores: Sequence[float]) -> list[float]:

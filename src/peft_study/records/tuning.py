@@ -98,6 +98,22 @@ class TuningCost(Record):
     ratio: float | None
 
 
+class ForAllTasks(Record):
+    """Values of one method for all tasks, by the one-standard-error rule.
+
+    `best` have the highest mean over tasks of the trials' scores, `best_mean`, whose standard error
+    is `error`; `values` are the lowest of those whose own `mean` is not more than that below it.
+    Source: Breiman et al. 1984, Classification and Regression Trees, section 3.4.3.
+    """
+
+    method: str
+    values: dict[str, float]
+    mean: float
+    best: dict[str, float]
+    best_mean: float
+    error: float
+
+
 class Tuning(Record):
     """`metrics/tuning.json`: what was chosen, what that changed, for whom, and at what cost.
 
@@ -108,3 +124,4 @@ class Tuning(Record):
     who: tuple[WhoWasTuned, ...]
     questions: int
     costs: tuple[TuningCost, ...]
+    for_all_tasks: tuple[ForAllTasks, ...] = ()

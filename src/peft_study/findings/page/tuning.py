@@ -44,6 +44,7 @@ def tuning_tables(results: Results) -> list[Table]:
     return [
         _chosen(found, results.study),
         _who(found, results.study),
+        _for_all_tasks(found, results.study),
         _costs(found, results.study),
     ]
 
@@ -228,6 +229,21 @@ def _who(found: Tuning, study: StudyInfo) -> Table:
     )
     caption = "Does the conclusion depend on who was tuned?"
     return Table("who-was-tuned", caption, [*head, "Conclusion"], rows, SOURCES, (6,), notes)
+
+
+def _for_all_tasks(found: Tuning, study: StudyInfo) -> Table:
+    rows = []
+    for of in found.for_all_tasks:
+        means = [percent(of.best_mean), percent(of.error), values_words(of.values)]
+        rows.append([study.label(of.method), values_words(of.best), *means, percent(of.mean)])
+    head = ["For all tasks", "Best", "Mean over tasks", "Standard error", "By the rule", "Mean"]
+    notes = (
+        "Means over tasks of the trials' scores times 100. The rule: of the values whose mean is "
+        "not more than one standard error below the best, the lowest (Breiman et al. 1984, section "
+        "3.4.3). A study may take them as its own; here each task has its winner.",
+    )
+    caption = "One choice for all tasks, by the one-standard-error rule"
+    return Table("tuning-for-all", caption, head, rows, SOURCES, (1, 4), notes)
 
 
 def _costs(found: Tuning, study: StudyInfo) -> Table:
