@@ -27,7 +27,7 @@ from peft_study.run_config import Encoder
 from peft_study.variants import resolve_variants
 
 NAMES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
-PUBLISHED = sorted({*NAMES} - {"opinions", "minilm_glue", "peft_methods"})
+PUBLISHED = sorted({*NAMES} - {"opinions", "minilm_glue", "minilm_ledger", "peft_methods"})
 # Another value than the default study's for everything that decides what runs do and cost.
 OTHERWISE: dict[str, Any] = {
     "model.name": "another",
