@@ -14,6 +14,8 @@ from peft_study.records.tuning import ScoredTrial, TunedCell, Tuning
 MOST_TICKS = 6  # values, beyond which an axis has ticks at powers of ten
 SOURCES = ["metrics/tuning.json"]
 
+CORRELATIONS = ("pearson", "spearman", "matthews")
+
 
 def tuning(results: Results, found: Tuning) -> Figure:
     """Return the score of the trials against the learning rate, or else what was tuned first."""
@@ -115,7 +117,10 @@ def _seeds(found: Tuning) -> str:
 
 def _intervals(key: charts.Key) -> str:
     if banded(key):
-        return "Vertical lines are 95% intervals of the mean, over seeds and held-out rows."
+        return (
+            "Vertical lines are 95% intervals of the mean, over seeds and held-out rows, cut where "
+            "no score can be."
+        )
     return "The 95% intervals, over seeds and held-out rows, are in the data, not drawn."
 
 
@@ -173,7 +178,12 @@ def _scores_panel(
         .encode(fill=key.fill()),
     ]
     if banded(key):
-        spread = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.5, opacity=0.6)
+        # Two seeds may leave an interval that is wider than all scores that there are.
+        least = -100 if metric.startswith(CORRELATIONS) else 0
+        cut = base.transform_filter("isValid(datum.low)").transform_calculate(
+            low_shown=f"max(datum.low_shown, {least})", high_shown="min(datum.high_shown, 100)"
+        )
+        spread = cut.mark_rule(strokeWidth=1.5, opacity=0.6)
         ends = spread.encode(y=charts.y_of("low_shown", title, charts.NICE), y2="high_shown:Q")
         layers.insert(0, ends)
     width, height = _size(key, found)
