@@ -27,6 +27,7 @@ from transformers import (
     RobertaConfig,
 )
 
+import forks
 from peft_study.data.sources import opinions
 from peft_study.data.tasks import TASKS
 from peft_study.encoders.architectures import ARCHITECTURES
@@ -128,6 +129,19 @@ def small_model(model_type: str) -> PreTrainedModel:
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(CONFIGS[model_type])
     return model.eval()
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all test processes of a command share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if base.name.startswith("popen-") else base
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a folder with a `python` and a `dvc` that begin at once."""
+    with forks.programs(shared_folder(tmp_path_factory) / "forks") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")
