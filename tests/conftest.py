@@ -43,6 +43,7 @@ from peft_study.run_config import (
     RunConfig,
     Settings,
 )
+from peft_study.running import lean
 from peft_study.training.resume import Checkpoint, Progress
 
 T = TypeVar("T")
@@ -89,6 +90,11 @@ def outcome(call: Callable[[], T], seconds: int = 60) -> T | StudyError:
 def pytest_xdist_auto_num_workers() -> int:
     """Return one more than the cores: a test often waits for the processes that it started."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of what the garbage collector searches again and again."""
+    lean.settle()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
