@@ -53,9 +53,10 @@ hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 # For tests that throw at a reader whatever people's files may hold. `make test` draws the same 200
 # inputs every time, so that a failure is the change's; `make nightly` draws 5,000 new ones.
+NIGHTLY = "FUZZ_EXAMPLES" in os.environ
 FUZZ = hypothesis.settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "200")),
-    derandomize="FUZZ_EXAMPLES" not in os.environ,
+    derandomize=not NIGHTLY,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 
