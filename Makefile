@@ -68,7 +68,7 @@ test: env
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses auto
 
-## nightly: as test, but each fuzzing test draws 5,000 inputs anew
+## nightly: as test, but each fuzzing test draws 5,000 inputs anew, and runs are killed more often
 nightly: export FUZZ_EXAMPLES := 5000
 nightly: test
 

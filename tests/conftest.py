@@ -27,6 +27,7 @@ from transformers import (
     RobertaConfig,
 )
 
+import forks
 from peft_study.data.sources import opinions
 from peft_study.data.tasks import TASKS
 from peft_study.encoders.architectures import ARCHITECTURES
@@ -42,6 +43,7 @@ from peft_study.run_config import (
     RunConfig,
     Settings,
 )
+from peft_study.running import lean
 from peft_study.training.resume import Checkpoint, Progress
 
 T = TypeVar("T")
@@ -51,9 +53,10 @@ hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 # For tests that throw at a reader whatever people's files may hold. `make test` draws the same 200
 # inputs every time, so that a failure is the change's; `make nightly` draws 5,000 new ones.
+NIGHTLY = "FUZZ_EXAMPLES" in os.environ
 FUZZ = hypothesis.settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "200")),
-    derandomize="FUZZ_EXAMPLES" not in os.environ,
+    derandomize=not NIGHTLY,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 
@@ -88,6 +91,11 @@ def outcome(call: Callable[[], T], seconds: int = 60) -> T | StudyError:
 def pytest_xdist_auto_num_workers() -> int:
     """Return one more than the cores: a test often waits for the processes that it started."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of what the garbage collector searches again and again."""
+    lean.settle()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -128,6 +136,19 @@ def small_model(model_type: str) -> PreTrainedModel:
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(CONFIGS[model_type])
     return model.eval()
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all test processes of a command share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if base.name.startswith("popen-") else base
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a folder with a `python` and a `dvc` that begin at once."""
+    with forks.programs(shared_folder(tmp_path_factory) / "forks") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

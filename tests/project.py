@@ -69,25 +69,28 @@ runner:
 FINDINGS = ("aggregate", "curves", "claims", "figures", "report", "export")
 
 
-class Project:
-    """A checkout of the project in `folder`."""
+OWN = Path(sys.executable).parent
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+class Project:
+    """A checkout of the project in `folder`, and where its commands lie."""
+
+    def __init__(self, folder: Path, programs: Path = OWN) -> None:
+        self.folder, self.programs = folder, programs
 
     def run(self, *command: str, code: int = 0, path: str | None = None) -> str:
-        """Run a command with the environment's programs first on the PATH; return its output."""
-        own = str(Path(sys.executable).parent)
+        """Run a command with its programs first on the PATH; return its output."""
         identity = {
             f"GIT_{who}_{what}": "t@t"
             for who in ("AUTHOR", "COMMITTER")
             for what in ("NAME", "EMAIL")
         }
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PEFT_STUDY", "PYTHONPA"))}
+        here = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
         result = subprocess.run(
-            [str(Path(own, command[0])) if path else command[0], *command[1:]],
+            [str(shutil.which(command[0], path=here)), *command[1:]],
             cwd=self.folder,
-            env=kept | identity | {"PATH": path or f"{own}{os.pathsep}{os.environ['PATH']}"},
+            env=kept | identity | {"PATH": path or here},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

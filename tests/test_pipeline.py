@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
+from conftest import shared_folder
 from peft_study.files import read_json
 from project import FINDINGS, Project, build, stages_in, trained_in, without
 
@@ -17,8 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory, archive: Path, model_path: Path) -> Path:
     """Return the folder of a small study with its results, built once for all test processes."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if base.name.startswith("popen-") else base) / "built_project"
+    folder = shared_folder(tmp_path_factory) / "built_project"
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             unfinished = folder.with_name("unfinished_project")
@@ -29,10 +29,10 @@ def built(tmp_path_factory: pytest.TempPathFactory, archive: Path, model_path: P
 
 
 @pytest.fixture
-def project(built: Path, tmp_path: Path) -> Project:
+def project(built: Path, tmp_path: Path, programs: Path) -> Project:
     """Return a copy of the small study: what a test does to it concerns no other."""
     shutil.copytree(built, tmp_path / "project", symlinks=True)
-    return Project(tmp_path / "project")
+    return Project(tmp_path / "project", programs)
 
 
 def test_results_have_the_documented_form(project: Project) -> None:
@@ -293,7 +293,7 @@ def clone(project: Project) -> Project:
     project.run("dvc", "push", "--quiet", "--run-cache")
     copied = project.folder.parent / "clone"
     project.run("git", "clone", "--quiet", str(project.folder), str(copied))
-    return Project(copied)
+    return Project(copied, project.programs)
 
 
 def test_a_clone_that_pulled_trains_only_what_is_new(project: Project) -> None:

@@ -105,9 +105,10 @@ def test_a_forecast_lies_on_the_line_through_two_depths() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_a_study_is_rehearsed_to_its_page(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("peft_study.rehearsal.__main__.HOME", tmp_path)
+    monkeypatch.setattr("sys.executable", str(programs / "python"))
     outcome = rehearse(name)
     assert outcome.error is None, outcome
     size = presets.describe(presets.load(name))

@@ -41,15 +41,16 @@ def cell(
     return lambda name: Cell(CellConfig(config, SEEDS), learnable, None, tmp_path / name)
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
     """Return a cluster whose head does not work, whose nodes have a launcher's variables."""
-    for name in ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "WORLD_SIZE", "PMI_SIZE"):
-        monkeypatch.setenv(name, "4")
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    yield found
-    ray.shutdown()
-    found.shutdown()
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "WORLD_SIZE", "PMI_SIZE"):
+            patched.setenv(name, "4")
+        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        yield found
+        ray.shutdown()
+        found.shutdown()
 
 
 def workers() -> list[psutil.Process]:

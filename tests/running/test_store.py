@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ RESULT, NAME = RunResult("accuracy", 1.0, 1, 1, 0.5), "ab" * 32
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_it_names_the_modules_that_a_run_loads(
-    model_path: Path, learnable: Path, tmp_path: Path
+    model_path: Path, learnable: Path, tmp_path: Path, programs: Path
 ) -> None:
     """What a run computes, these modules compute: the list names neither more nor fewer."""
     for method in METHODS:
@@ -45,7 +44,7 @@ for path in sorted(folder.glob("*.json")):  # each in a process that has seen no
         os._exit(0)
     os.wait()
 """
-    command, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": "src"}
+    command, environment = [f"{programs}/python", "-c", code], os.environ | {"PYTHONPATH": "src"}
     printed = subprocess.check_output(command, text=True, env=environment, cwd=ROOT)
     lines = [line.split() for line in printed.splitlines()]
     loaded = {method: set(names) for method, *names in lines if method in METHODS}

@@ -117,28 +117,33 @@ def by_name(found: list[Figure]) -> dict[str, Figure]:
     return {figure.name: figure for figure in found}
 
 
-@pytest.mark.slow
-def test_every_figure_is_written_with_its_n_and_its_unit(tmp_path: Path) -> None:
-    found = figures(made_up(), PUBLISHED)
-    assert sorted(by_name(found)) == sorted(ALL)
-    folder = tmp_path / "plots"
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of all figures, written where figures of an earlier study lay."""
+    folder = tmp_path_factory.mktemp("written") / "plots"
     for stale in (folder / "svg/old.svg", folder / "specs/old.json"):
         stale.parent.mkdir(parents=True)
         stale.write_text("")
-    write_figures(found, folder)
-    assert not [*folder.rglob("old.*")]
-    for listed in json.loads((folder / "figures.json").read_text()):
+    write_figures(figures(made_up(), PUBLISHED), folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_every_figure_is_written_with_its_n_and_its_unit(written: Path) -> None:
+    assert sorted(by_name(figures(made_up(), PUBLISHED))) == sorted(ALL)
+    assert not [*written.rglob("old.*")]
+    for listed in json.loads((written / "figures.json").read_text()):
         assert listed["unit"]
         assert listed["alt"].endswith(".")
         assert "n = " in listed["caption"]
-        root = ElementTree.parse(tmp_path / listed["svg"]).getroot()
+        root = ElementTree.parse(written.parent / listed["svg"]).getroot()
         assert root.tag.endswith("svg")
         assert float(root.attrib["width"]) <= 680
-        rows = json.loads((tmp_path / listed["data"]).read_text())
-        spec = json.loads((folder / "specs" / f"{listed['name']}.json").read_text())
+        rows = json.loads((written.parent / listed["data"]).read_text())
+        spec = json.loads((written / "specs" / f"{listed['name']}.json").read_text())
         assert spec["data"]["values"] == rows
         assert "n = " in str(spec["title"])
-        drawn = (tmp_path / listed["svg"]).read_text()
+        drawn = (written.parent / listed["svg"]).read_text()
         assert "url(#clip" not in re.sub(r'id="[^"]*"', "", drawn)
 
 
@@ -232,10 +237,9 @@ def test_gaps_are_named_and_one_seed_has_no_interval(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
-    for folder in ("one", "two"):
-        write_figures(figures(made_up(), PUBLISHED), tmp_path / folder)
-    assert run_files(tmp_path / "one") == run_files(tmp_path / "two")
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path, written: Path) -> None:
+    write_figures(figures(made_up(), PUBLISHED), tmp_path / "plots")
+    assert run_files(tmp_path / "plots") == run_files(written)
 
 
 def test_a_family_has_a_colour_and_no_two_methods_the_same_marks() -> None:
