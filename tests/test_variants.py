@@ -199,7 +199,7 @@ def test_trials_are_the_same_for_all_and_have_rows_and_seeds_of_their_own(params
         for m in tune.methods
     }
     assert rates["lora"] == [1e-3, 4e-3, 1.6e-2]
-    assert rates["full_ft"] == [2.5e-5, 1e-4, 4e-4]
+    assert rates["full_ft"] == [5e-5, 2e-4, 8e-4]
     assert len(tune.trials) == len(tune.methods) * 3 * 6
     assert {trial.config.seeds for trial in tune.trials} == {(101, 102)}
     assert {trial.data for trial in tune.trials} == set(tune.rows) == set(prepared.trials)

@@ -27,9 +27,15 @@ from peft_study.findings.results import (
     load_values,
 )
 from peft_study.findings.rows import write_rows
-from peft_study.findings.tuning import UNCHANGED, edges_of, expected_best, tuning
+from peft_study.findings.tuning import (
+    UNCHANGED,
+    edges_of,
+    expected_best,
+    for_all_tasks,
+    tuning,
+)
 from peft_study.records.scores import Cell, Difference, Rows
-from peft_study.records.tuning import Trial, TrialRuns, TunedCell, Tuning
+from peft_study.records.tuning import ForAllTasks, Trial, TrialRuns, TunedCell, Tuning
 from peft_study.records.variants import VariantRuns
 
 
@@ -92,6 +98,33 @@ def test_without_any_result_one_line_says_what_to_do() -> None:
         "failure: the loss is nan after step 12; list other values below 'tune' in params.yaml, "
         "such as lower learning rates"
     )
+
+
+def test_one_choice_for_all_tasks_is_the_lowest_within_a_standard_error_of_the_best() -> None:
+    study, rng = builders.study(("lora",), {"film": "accuracy"}), np.random.default_rng(0)
+    listed, cells = trials(**dict.fromkeys(("low", "near", "best", "high"), (0.7, 0.7)))
+    error = 0.02
+    below = {"low": 1.5, "near": 0.9, "best": 0.0, "high": 0.1}  # standard errors
+    noise = rng.standard_normal((2, 400))
+    noise = (noise - noise.mean()) / chance.error(chance.two_way(noise - noise.mean())) * error
+    values = {place: {"accuracy": 0.7 - of * error + noise} for place, of in below.items()}
+    cells = {place: replace(cell, variant=place) for place, cell in cells.items()}
+
+    def chosen(listed: list[Trial]) -> list[ForAllTasks]:
+        of = {("lora", "film"): listed}
+        return list(for_all_tasks(study, of, cells, lambda cell: values[cell.variant]))
+
+    (found,) = chosen(listed)
+    assert (found.best, found.values) == (listed[2].values, listed[1].values)
+    assert (found.best_mean, found.error) == (pytest.approx(0.7), pytest.approx(error))
+    assert found.mean == pytest.approx(0.7 - 0.9 * error)
+    # The order of the list is no matter, and what failed is left out.
+    assert chosen(listed[::-1]) == [found]
+    cells["near"] = replace(cells["near"], failed={"3": made_up.NO_SCORE})
+    assert chosen(listed)[0].values == listed[2].values
+    # A method that lacks a task has no choice for all.
+    two = builders.study(("lora",), {"film": "accuracy", "rating": "pearson"})
+    assert not [*for_all_tasks(two, {("lora", "film"): listed}, cells, lambda _: values["low"])]
 
 
 def test_to_choose_imports_neither_tables_nor_charts() -> None:

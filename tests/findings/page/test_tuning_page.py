@@ -71,7 +71,9 @@ def test_the_findings_follow_the_numbers() -> None:
 
 def test_the_tables_hold_the_inputs() -> None:
     found = shown()
-    assert list(found) == ["tuning", "who-was-tuned", "tuning-cost"]
+    assert list(found) == ["tuning", "who-was-tuned", "tuning-for-all", "tuning-cost"]
+    rate = "learning rate 0.002"
+    assert found["tuning-for-all"].rows[0] == ["LoRA (ours)", rate, "80.0", "1.7", rate, "80.0"]
     lora, *_, same, _ = found["tuning"].rows
     assert lora == [
         *("film: LoRA (ours)", "3", "100", "learning rate 0.004", "learning rate: highest", "80.5"),
