@@ -64,11 +64,17 @@ sys.exit(code[0] if code else "the process that ran this command is gone")
 def programs(folder: Path) -> Iterator[Path]:
     """Yield a folder with `python` and `dvc`, the same for all who name `folder` meanwhile.
 
-    The process that they are forked from ends when all have left. Where the system is not Linux, or
-    `folder` too long for a socket's name, the programs are the environment's own.
+    The process that they are forked from ends when all have left. Where the system cannot wait for
+    processes as it does for files, as only Linux can, or `folder` is too long for a socket's name,
+    the programs are the environment's own.
     """
     address = folder / "socket"
-    if sys.platform != "linux" or len(os.fsencode(address)) > 100:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        able = len(os.fsencode(address)) <= 100
+    except (AttributeError, OSError):
+        able = False
+    if not able:
         yield Path(sys.executable).parent
         return
     started = None
@@ -130,7 +136,12 @@ def serve(folder: Path) -> None:
         for ready in select.select(watched, [], [])[0]:
             if ready is listener:
                 connection, _ = listener.accept()
-                if (asked := _asked(connection)) is None:
+                try:
+                    asked = _asked(connection)
+                except ConnectionError:
+                    connection.close()
+                    continue
+                if asked is None:
                     connection.sendall(b"!")
                     present.add(connection)
                     continue
@@ -156,12 +167,17 @@ def serve(folder: Path) -> None:
 
 
 def _asked(connection: socket.socket) -> tuple[str, list[int]] | None:
-    """Return what a command hands over, in JSON, and its open files; None if it is no command."""
+    """Return what a command hands over, in JSON, and its open files; None if it is no command.
+
+    Raises ConnectionError: who asked is gone before it has said what.
+    """
     head, files, _, _ = socket.recv_fds(connection, SIZE.size, FILES)
-    (size,) = SIZE.unpack(head)
+    (size,) = SIZE.unpack(head) if head else (1,)
     asked = bytearray()
     while len(asked) < size:
-        asked += connection.recv(size - len(asked))
+        if not (more := connection.recv(size - len(asked))):
+            raise ConnectionError
+        asked += more
     return (asked.decode(), files) if size else None
 
 
