@@ -98,6 +98,7 @@ MISTAKES: list[tuple[str, Any, tuple[str, ...]]] = [
     ("analysis.equivalence_margin", 0, ("got 0", "greater than 0")),
     ("analysis.published", ["hu2021 table 9"], ("got 'hu2021 table 9'", "hu2021 table 2")),
     ("profile.rounds", -1, ("got -1", "greater than or equal to 0")),
+    ("profile.rounds", 1, ("got 1", "must be 0, or at least 2")),
     ("profile.ranks", [], ("got []", "at least 1 item")),
     ("profile.ranks", [8, 8], ("8 is repeated",)),
     ("profile.ranks", [500], ("got 500", "at most 384")),

@@ -362,6 +362,10 @@ def _cross_checks(study: Study) -> list[str]:
                 problems += [f"{key}.{name}.{line}" for line in explain(error, Overrides)]
     if not (study.methods or study.sweep.cells):
         problems.append("methods: got []; must be at least 1 item(s) long unless there is a sweep")
+    if study.profile.rounds == 1:
+        problems.append(
+            "profile.rounds: got 1; must be 0, or at least 2, so that there is a spread"
+        )
     if init.task in study.starters:
         problems.append(f"mnli_init.tasks: got '{init.task}', which is the intermediate task")
     for key, name, task in tasks:

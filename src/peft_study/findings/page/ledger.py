@@ -112,10 +112,11 @@ def _alone(name: str, effects: Sequence[Effect], told: Collection[str], gap: boo
         names, n = _listed([of.settings[0] for of in unseen]), max(of.n for of in unseen)
         one = len(unseen) == 1
         said.append(f"{name}: {names} change{'s' if one else ''} nothing that {_seeds(n)} can see.")
+    alike: dict[str, list[str]] = {}
     for of in effects:
         if said_of := _not_learned(of):
-            said.append(f"{name}, {of.settings[0]}: {said_of}.")
-    return said
+            alike.setdefault(said_of, []).append(of.settings[0])
+    return [*said, *(f"{name}, {', '.join(names)}: {what}." for what, names in alike.items())]
 
 
 def _combined(name: str, of: Effect) -> str:
