@@ -96,7 +96,7 @@ def rank_curves(results: Results) -> Figure:
         f"Over ranks {min(ranks)} to {max(ranks)} on {task}, the highest median {metric} × 100 is "
         f"{wording.percent(best.median)}, with {_cell(best)}.",
         words.SCORE_UNIT,
-        ["metrics/sweep.json", "metrics/runs/sweep.json"],
+        ["metrics/sweep.json", "metrics/runs/variants.json"],
         rows,
         [alt.LayerChart(layer=layers, width=charts.panel_width(1, 0, 50), height=260)],
     )
