@@ -28,10 +28,8 @@ def main() -> None:
         from peft_study.resolver import Resolver, encoder_of
         from peft_study.variants import resolve_combinations, together
 
-        resolver, runs = (
-            Resolver.of(study, encoder_of(study)),
-            [c.config.run for c in cells.values()],
-        )
+        resolver = Resolver.of(study, encoder_of(study))
+        runs = [cell.config.run for cell in cells.values()]
         metrics = {run.task: run.definition.metrics[0] for run in runs}
         scored = entries, found, load_values, load_ids, metrics
         chosen = combinations(*scored, config.together, together(resolver))
