@@ -10,9 +10,9 @@ from peft_study.stage_configs import PrepareConfigs
 
 def main() -> None:
     configs = read_record(Path("configs/prepare.json"), PrepareConfigs)
+    summaries = prepare_all(configs, Path("data/prepared"), Path("data/intermediate"))
     # Nothing may be apart, and DVC wants the folder.
     write_json(Path("data/apart/folders.json"), sorted([*configs.apart, *configs.trials]))
-    summaries = prepare_all(configs, Path("data/prepared"), Path("data/intermediate"))
     for folder, summary in summaries.items():
         rows = ", ".join(f"{split['rows']} {name}" for name, split in summary["splits"].items())
         dropped = sum(summary["dropped"].values())

@@ -31,6 +31,7 @@ def main() -> None:
             chosen[method][task] = best.values
             words = ", ".join(f"{key} {value:g}" for key, value in best.values.items())
             print(f"tune: {method} on {task}: {words}")
+    TUNED.mkdir(exist_ok=True)  # a study of a sweep alone has no methods, but DVC wants a folder
     for method, values in chosen.items():
         write_json(TUNED / f"{method}.json", values)
     print(f"tune: wrote metrics/runs/trials.json ({len(config.trials)} trials), tuned/")

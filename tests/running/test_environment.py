@@ -82,6 +82,7 @@ def test_a_stage_trains_the_same_bytes_whatever_the_environment_says(
     (tmp_path / "params.yaml").write_text(PARAMS)
     cells = {"movie_polarity": CellConfig(make_config("lora", model_path), (1,))}
     write_json(tmp_path / "configs/train/lora.json", cells)
+    write_json(tmp_path / "tuned/lora.json", {})
     data = tmp_path / "data/prepared/movie_polarity"
     shutil.copytree(learnable, data)
     longest = {"token_length_percentiles": {"100": 22.0}}
