@@ -346,8 +346,7 @@ def test_one_more_setting_of_the_ledger_trains_its_runs_and_no_other(project: Pr
 
     first = trained()
     # The study as it stands is in the store, and which evaluation counts is no run's own.
-    both = {f"lora tweet_rating {name} seed {seed}" for name in ("alpha-8",) for seed in (1, 2)}
-    assert both <= set(first)
+    assert {f"lora tweet_rating alpha-8 seed {seed}" for seed in (1, 2)} <= set(first)
     assert not any(" study " in name or " last " in name for name in first)
     found = read_json(project.folder / "metrics/runs/variants.json")
     kinds = [(entry["kind"], entry["settings"]) for entry in found["ledger"]]
