@@ -125,10 +125,10 @@ def metrics_of(revision: str, folder: Path) -> Path:
     if found.returncode != 0:
         raise StudyError(f"REV: got '{revision}', of which git has no {METRICS}/; name another one")
     with tarfile.open(fileobj=io.BytesIO(found.stdout)) as archive:
-        # The filter came with Python 3.11.4; the archive is this repository's own.
-        archive.extractall(
-            folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {})
-        )
+        if hasattr(tarfile, "data_filter"):
+            archive.extractall(folder, filter="data")
+        else:  # before Python 3.11.4; the archive is this repository's own
+            archive.extractall(folder)
     return folder / METRICS
 
 
