@@ -1,6 +1,6 @@
 """From a study's parameters to the records of its runs, one at a time."""
 
-from dataclasses import replace
+from dataclasses import field, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from peft_study.encoders.pretrained import (
     model_folder,
 )
 from peft_study.errors import StudyError
+from peft_study.files import as_json
 from peft_study.methods import KINDS, METHODS
 from peft_study.recipes import is_trained
 from peft_study.records import Record
@@ -81,19 +82,22 @@ def locate(study: Study, name: str, task: TaskParams) -> dict[str, object]:
 class Resolver(Record):
     """Resolves the runs of a study; `packages` are the versions of all that a run needs.
 
-    They are known by what its method's row of the table names besides the training's own.
+    They are known by what its method's row of the table names besides the training's own, and those
+    of its rows by `DATA_PACKAGES`. `located` holds what decides rows, whose files are read for it:
+    once, for all variants of a study too.
     """
 
     study: Study
     encoder: Encoder
     packages: dict[tuple[str, ...], dict[str, str]]
+    located: dict[str, dict[str, object]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, study: Study, encoder: Encoder) -> "Resolver":
         """Look up the versions. Raises StudyError as `pinned`."""
         rows = (*METHODS.values(), *KINDS.values())
         names = {row.packages: pinned(TRAINING_PACKAGES + row.packages) for row in rows}
-        return cls(study, encoder, names)
+        return cls(study, encoder, names | {DATA_PACKAGES: pinned(DATA_PACKAGES)})
 
     def preparation(self) -> PrepareConfigs:
         tasks, starters = {n: self.rows(n) for n in self.study.tasks}, tuple(self.study.starters)
@@ -127,18 +131,21 @@ class Resolver(Record):
     def _prepare(
         self, key: str, name: str, task: TaskParams, seeds: tuple[int, ...] = ()
     ) -> PrepareConfig:
-        data = self.study.data
+        data, definition = self.study.data, self.study.task_definition(name, task)
+        asked = as_json((data.source, data.folder, name, definition, task.files))
+        if asked not in self.located:
+            self.located[asked] = locate(self.study, name, task)
         return PrepareConfig(
             key=key,
             task=name,
-            definition=self.study.task_definition(name, task),
+            definition=definition,
             source=data.source,
-            location=locate(self.study, name, task),
+            location=self.located[asked],
             split_seed=data.split_seed,
             train_rows=task.train_rows,
             validation_rows=task.validation_rows,
             encoder=self.encoder,
-            packages=pinned(DATA_PACKAGES),
+            packages=self.packages[DATA_PACKAGES],
             max_length=task.max_length or self.study.model.max_length,
             seeds=seeds,
         )
