@@ -154,13 +154,20 @@ def corrected(study: StudyInfo, differences: Sequence[Difference]) -> list[Diffe
     found = list(differences)
     for places in families.values():
         of = [differences[place] for place in places]
-        # Where nothing varies there is no p: such a difference is zero, or is not, for certain.
-        zero = holm([float(not row.mean) if row.p is None else row.p for row in of])
+        zero = of_zero(of)
         margin = holm([1.0 if row.p_equivalence is None else row.p_equivalence for row in of])
         for place, p, equivalence in zip(places, zero, margin, strict=True):
             row = replace(found[place], p_holm=p, equivalence_holm=equivalence)
             found[place] = _planned(row, len(places))
     return found
+
+
+def of_zero(rows: Sequence[Paired]) -> list[float]:
+    """Return the p of no difference, corrected for the number of rows.
+
+    Where nothing varies there is no p: such a difference is zero, or is not, for certain.
+    """
+    return holm([float(not row.mean) if row.p is None else row.p for row in rows])
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from peft_study.findings import shares
 from peft_study.findings.combinations import IdsOf, Scored, ValuesOf, choosing, scored
-from peft_study.findings.comparisons import aligned, holm, paired, tested
+from peft_study.findings.comparisons import aligned, of_zero, paired, tested
 from peft_study.findings.published import of_own_settings, scored_by
 from peft_study.findings.results import PublishedRow
 from peft_study.records.scores import Cell
@@ -108,17 +108,12 @@ def _corrected(effects: Sequence[Effect]) -> list[Effect]:
             for place, row in enumerate(found)
             if (row.kind == "alone") == alone and row.chance and len(row.unlearned) < 2
         ]
-        for place, p in zip(family, _holm([found[at] for at in family]), strict=True):
+        for place, p in zip(family, of_zero([found[at] for at in family]), strict=True):
             found[place] = replace(found[place], p_holm=p)
     of = {at: row.beyond for at, row in enumerate(found) if row.beyond and row.beyond.chance}
-    for (place, beyond), p in zip(of.items(), _holm(list(of.values())), strict=True):
+    for (place, beyond), p in zip(of.items(), of_zero(list(of.values())), strict=True):
         found[place] = replace(found[place], beyond=replace(beyond, p_holm=p))
     return found
-
-
-def _holm(rows: Sequence[Effect] | Sequence[NotAdditive]) -> list[float]:
-    # Where nothing varies there is no p: such a difference is zero, or is not, for certain.
-    return holm([float(not row.mean) if row.p is None else row.p for row in rows])
 
 
 def _counts(study: StudyInfo, row: PublishedRow, base: Scored) -> bool:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from peft_study.findings.page.conclusions import p_shown
 from peft_study.findings.results import PublishedRow, Results
 from peft_study.findings.wording import (
     GAP,
@@ -148,11 +149,10 @@ def ledger(results: Results) -> Grid:
     for of in found.effects if found else ():
         name = f"{of.task}, {label(of.method)}: {' + '.join(of.settings)}"
         mean = GAP if of.mean is None else points(of.mean)
-        p = GAP if of.p_holm is None else "< 0.001" if of.p_holm < 0.001 else f"{of.p_holm:.3f}"
         beyond = of.beyond
         more = GAP if beyond is None or beyond.mean is None else points(beyond.mean)
         ends = interval(beyond.low, beyond.high, points) if beyond else GAP
-        shown = [mean, interval(of.low, of.high, points), str(of.n), p, more, ends]
+        shown = [mean, interval(of.low, of.high, points), str(of.n), p_shown(of.p_holm), more, ends]
         rows.append([name, *shown, LEARNED[of.unlearned]])
     gap = [GAP] * 6
     for entry in found.nothing if found else ():
