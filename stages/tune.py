@@ -6,18 +6,18 @@ from pathlib import Path
 from peft_study.errors import run_command
 from peft_study.files import read_record, write_json
 from peft_study.records.tuning import Trial, TrialRuns
-from peft_study.running.jobs import Cell, run_apart
+from peft_study.running.jobs import run_variants
 from peft_study.stage_configs import TuneConfig
 from peft_study.study import load_study
-from peft_study.tuning import TUNED, Values
+from peft_study.tuning import RUNS, TUNED, Values
 
-RUNS, METRICS = Path("runs/trials"), Path("metrics")
+FOLDER, METRICS, ROWS = Path(RUNS), Path("metrics"), Path("metrics/rows/trials")
 
 
 def main() -> None:
     config = read_record(Path("configs/tune.json"), TuneConfig)
     # Folders that git and DVC keep although nothing is tuned.
-    for folder in (RUNS, METRICS / "rows/trials"):
+    for folder in (FOLDER, ROWS):
         write_json(folder / "trials.json", [trial.place for trial in config.trials])
     found = try_all(config) if config.trials else TrialRuns()
     write_json(METRICS / "runs/trials.json", found)
@@ -25,7 +25,8 @@ def main() -> None:
     if config.trials:
         from peft_study.findings.choosing import choose
 
-        metrics = {of.task: of.config.run.definition.metrics[0] for of in config.trials}
+        runs = [trial.cell.config.run for trial in config.trials]
+        metrics = {run.task: run.definition.metrics[0] for run in runs}
         for (method, task), group in groupby(found.trials, lambda of: (of.method, of.task)):
             best = choose(list(group), found.cells, metrics[task])
             chosen[method][task] = best.values
@@ -39,15 +40,13 @@ def main() -> None:
 
 def try_all(config: TuneConfig) -> TrialRuns:
     """Train all trials in one pool, and score them on the rows held out for choosing."""
-    from peft_study.findings.evaluate import evaluate_trials  # slow, and not always needed
+    from peft_study.findings.evaluate import evaluate_variants  # slow, and not always needed
 
-    cells = [
-        Cell(of.config, Path(of.data), Path(of.start) if of.start else None, RUNS / of.place)
-        for of in config.trials
-    ]
-    run_apart(config.starts, cells, load_study().runner)
-    listed = tuple(Trial(of.method, of.task, of.values, of.place) for of in config.trials)
-    return TrialRuns(listed, evaluate_trials(config.trials, RUNS, METRICS))
+    cells = {trial.place: trial.cell for trial in config.trials}
+    run_variants(config.starts, cells, FOLDER, load_study().runner)
+    runs = [(trial.cell.config.run, trial) for trial in config.trials]
+    listed = tuple(Trial(run.method, run.task, of.values, of.place) for run, of in runs)
+    return TrialRuns(listed, evaluate_variants(cells, FOLDER, ROWS))
 
 
 if __name__ == "__main__":

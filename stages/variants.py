@@ -6,14 +6,14 @@ from pathlib import Path
 from peft_study.errors import run_command
 from peft_study.files import read_record, write_json
 from peft_study.findings.evaluate import evaluate_variants, say_unlearned, write_swept_histories
-from peft_study.records.scores import Cell as Scored
+from peft_study.records.scores import Cell
 from peft_study.records.variants import VariantRuns
-from peft_study.running.jobs import Cell, run_apart
+from peft_study.running.jobs import run_variants
 from peft_study.stage_configs import Start, VariantCell, VariantsConfig
 from peft_study.study import RunnerParams, load_study
-from peft_study.variants import differing
+from peft_study.variants import RUNS, differing
 
-RUNS, METRICS = Path("runs/variants"), Path("metrics")
+FOLDER, METRICS, ROWS = Path(RUNS), Path("metrics"), Path("metrics/rows/variants")
 
 
 def main() -> None:
@@ -33,30 +33,26 @@ def main() -> None:
         metrics = {run.task: run.definition.metrics[0] for run in runs}
         scored = entries, found, load_values, load_ids, metrics
         chosen = combinations(*scored, config.together, together(resolver))
-        more, apart = resolve_combinations(resolver, chosen)
+        more, apart = resolve_combinations(resolver, config.rows, chosen)
         prepare_apart(apart)
         found |= run(more.cells, more.starts, study.runner)
         cells, entries = cells | more.cells, (*entries, *more.ledger)
     # Folders that git and DVC keep although there is no variant.
-    for folder in (RUNS, METRICS / "rows/variants"):
+    for folder in (FOLDER, ROWS):
         write_json(folder / "cells.json", sorted(cells))
     write_json(METRICS / "runs/variants.json", VariantRuns(found, entries))
-    write_swept_histories(cells, RUNS, METRICS / "histories/sweep.csv")
+    write_swept_histories(cells, FOLDER, METRICS / "histories/sweep.csv")
     print(f"variants: wrote metrics/runs/variants.json ({len(cells)} cells)")
 
 
 def run(
     cells: Mapping[str, VariantCell], starts: Mapping[str, Start], runner: RunnerParams
-) -> dict[str, Scored]:
+) -> dict[str, Cell]:
     """Train the starts, then the cells, each in one pool; return the scores of the cells."""
     if not cells:
         return {}
-    wanted = [
-        Cell(of.config, Path(of.data), Path(of.start) if of.start else None, RUNS / place)
-        for place, of in cells.items()
-    ]
-    run_apart(starts, wanted, runner)
-    found = evaluate_variants(cells, RUNS, METRICS)
+    run_variants(starts, cells, FOLDER, runner)
+    found = evaluate_variants(cells, FOLDER, ROWS)
     for cell in found.values():
         say_unlearned(cell)
     return found

@@ -28,6 +28,7 @@ from transformers import (
 )
 
 import forks
+from peft_study.configure import configure
 from peft_study.data.sources import opinions
 from peft_study.data.tasks import TASKS
 from peft_study.encoders.architectures import ARCHITECTURES
@@ -44,6 +45,7 @@ from peft_study.run_config import (
     Settings,
 )
 from peft_study.running import lean
+from peft_study.study import check_study
 from peft_study.training.resume import Checkpoint, Progress
 
 T = TypeVar("T")
@@ -177,6 +179,15 @@ def params() -> dict[str, Any]:
     """Return the parameters of the default study, parsed, with all methods on all tasks."""
     values: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
     return copy.deepcopy(values | {"only": {}})
+
+
+def refusal(params: dict[str, Any]) -> str:
+    """Return the one line with which parameters are refused before anything runs."""
+    with pytest.raises(StudyError) as caught:
+        configure(check_study(params))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
 
 
 @pytest.fixture

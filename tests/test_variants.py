@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from conftest import refusal
 from peft_study.configure import configure
-from peft_study.errors import StudyError
 from peft_study.files import write_json
 from peft_study.grids import fit
 from peft_study.records.variants import LedgerEntry
@@ -84,10 +84,7 @@ def test_a_mistake_is_one_line_that_names_the_setting(
 ) -> None:
     params["tune"] = block.pop("tune", {}) if "tune" in block else {}
     params["ledger"] = block
-    with pytest.raises(StudyError) as caught:
-        configure(check_study(params))
-    message = str(caught.value)
-    assert "\n" not in message
+    message = refusal(params)
     assert message.startswith("params.yaml: ")
     for part in named:
         assert part in message
@@ -168,7 +165,8 @@ def test_settings_of_one_key_do_not_fit_and_others_are_changed_at_once(params: P
     assert fit([{"tasks.a": 1}, {"tasks.ab": 2}])
     chosen = LedgerEntry("lora", "tweet_rating", "pair", ("alpha 8", "short"), None)
     also = LedgerEntry("lora", "tweet_rating", "together", ("alpha 8", "short", "few"), None)
-    found, apart = resolve_combinations(resolver, [chosen, also])
+    single, _ = resolve_variants(resolver)
+    found, apart = resolve_combinations(resolver, single.rows, [chosen, also])
     assert [entry.place for entry in found.ledger] == [
         f"ledger/lora/tweet_rating/{kind}" for kind in ("pair", "together")
     ]
@@ -195,18 +193,21 @@ def test_trials_are_the_same_for_all_and_have_rows_and_seeds_of_their_own(params
     assert isinstance(tune, TuneConfig)
     assert isinstance(prepared, PrepareConfigs)
     rates = {
-        m: sorted({t.values["learning_rate"] for t in tune.trials if t.method == m})
+        m: sorted({t.values["learning_rate"] for t in tune.trials if t.cell.config.run.method == m})
         for m in tune.methods
     }
     assert rates["lora"] == [1e-3, 4e-3, 1.6e-2]
     assert rates["full_ft"] == [5e-5, 2e-4, 8e-4]
     assert len(tune.trials) == len(tune.methods) * 3 * 6
-    assert {trial.config.seeds for trial in tune.trials} == {(101, 102)}
-    assert {trial.data for trial in tune.trials} == set(tune.rows) == set(prepared.trials)
-    assert all(trial.config.run.train.epochs == trial.values["epochs"] for trial in tune.trials)
+    assert {trial.cell.config.seeds for trial in tune.trials} == {(101, 102)}
+    assert {trial.cell.data for trial in tune.trials} == set(tune.rows) == set(prepared.trials)
+    assert all(
+        trial.cell.config.run.train.epochs == trial.values["epochs"] for trial in tune.trials
+    )
     # Only what starts from the intermediate task does, at its own rate.
-    assert {t.start is None for t in tune.trials if t.task == "editorial_polarity"} == {False}
-    assert {t.start is None for t in tune.trials if t.task == "tweet_rating"} == {True}
+    cells = [trial.cell for trial in tune.trials]
+    assert {t.start is None for t in cells if t.config.run.task == "editorial_polarity"} == {False}
+    assert {t.start is None for t in cells if t.config.run.task == "tweet_rating"} == {True}
     start = found["mnli_init"].cells["lora"]  # type: ignore[attr-defined]
     assert tune.starts["runs/trials/init/lora"].cell == start
     variants = found["variants"]

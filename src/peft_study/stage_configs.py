@@ -113,18 +113,11 @@ class VariantsConfig(Record):
 
 
 class TrialConfig(Record):
-    """A method's runs on a task, in the folder `data`, with `values` of hyperparameters.
+    """A cell with other `values` of hyperparameters; `place` is that of its files."""
 
-    `place` is that of their files.
-    """
-
-    method: str
-    task: str
     values: dict[str, int | float]
     place: str
-    data: str
-    start: str | None
-    config: CellConfig
+    cell: VariantCell
 
 
 class TuneConfig(Record):

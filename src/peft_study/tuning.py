@@ -6,7 +6,7 @@ from pathlib import Path
 from peft_study.files import read_record
 from peft_study.resolver import Resolver
 from peft_study.run_config import CellConfig, Hyperparameters
-from peft_study.stage_configs import Start, TrialConfig, TrialRows, TuneConfig
+from peft_study.stage_configs import Start, TrialConfig, TrialRows, TuneConfig, VariantCell
 
 ROWS, RUNS, INTERMEDIATE = "data/apart/trials", "runs/trials", "data/intermediate"
 TUNED = Path("tuned")
@@ -26,9 +26,9 @@ def resolve_trials(study: Resolver) -> TuneConfig:
                 starts[f"{RUNS}/init/{method}"] = Start(first, INTERMEDIATE)
             for number, values in enumerate(params.tune.trials(cell.run.train.learning_rate)):
                 config = replace(tuned(cell, values), seeds=tuple(params.tune.seeds))
-                about = method, task, values, f"{method}/{task}/{number}", f"{ROWS}/{task}"
                 start = f"{RUNS}/init/{method}/start" if first else None
-                trials.append(TrialConfig(*about, start, config))
+                tried = VariantCell(config, f"{ROWS}/{task}", start, config.run.train.report)
+                trials.append(TrialConfig(values, f"{method}/{task}/{number}", tried))
     return TuneConfig(tuple(params.methods), tuple(trials), starts, rows)
 
 

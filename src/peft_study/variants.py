@@ -11,14 +11,14 @@ from peft_study.checks import check_against_model, check_device, check_recipes
 from peft_study.errors import StudyError
 from peft_study.files import as_json
 from peft_study.grids import Setting, fit, slug
-from peft_study.records.variants import SWEEP, UNTUNED, Kind, LedgerEntry
+from peft_study.records.variants import SWEEP, UNTUNED, Kind, LedgerEntry, is_untuned
 from peft_study.resolver import Resolver, encoder_of
 from peft_study.stage_configs import PrepareConfig, Start, VariantCell, VariantsConfig
 from peft_study.study import Study
-from peft_study.tuning import chosen_for, tuned
+from peft_study.tuning import INTERMEDIATE, chosen_for, tuned
 
 RUNS, APART = "runs/variants", "data/apart"
-PREPARED, INTERMEDIATE = "data/prepared", "data/intermediate"
+PREPARED = "data/prepared"
 Rows = dict[str, PrepareConfig]  # by folder
 
 
@@ -66,25 +66,24 @@ def resolve_variants(study: Resolver) -> tuple[VariantsConfig, Rows]:
 
 
 def resolve_combinations(
-    study: Resolver, chosen: Iterable[LedgerEntry]
+    study: Resolver, prepared: Collection[str], chosen: Iterable[LedgerEntry]
 ) -> tuple[VariantsConfig, Rows]:
     """Resolve cells in which several of the ledger's settings are changed at once.
 
-    What they prepare apart is below the runs, since `prepare` ended before they were chosen.
+    `prepared` are the folders of rows that single settings need. What others need is prepared below
+    the runs, since `prepare` ended before these were chosen.
     """
-    known = {*resolve_variants(study)[1]}
-    found, entries = _Variants(study, known), list[LedgerEntry]()
+    found, entries = _Variants(study, prepared), list[LedgerEntry]()
     for entry in chosen:
         entries += found.ledger([(entry.kind, entry.settings)], [(entry.method, entry.task)])
-    # What `prepare` has written serves; what is apart of these alone is still to be prepared.
-    return found.config(entries), {at: of for at, of in found.apart.items() if at not in known}
+    return found.config(entries), found.apart
 
 
 def differing(cells: Mapping[str, VariantCell]) -> dict[str, VariantCell]:
     """Leave out the study's own cells whose hyperparameters tuning has chosen again."""
     found = {}
     for place, cell in cells.items():
-        if place.startswith(UNTUNED):
+        if is_untuned(place):
             chosen = chosen_for(cell.config.run.method).get(cell.config.run.task, {})
             if tuned(cell.config, chosen) == cell.config:
                 continue
@@ -111,7 +110,8 @@ def together(study: Resolver) -> Callable[[tuple[str, ...]], bool]:
 class _Variants:
     """Collects cells of variants, with the rows and the starts that they need.
 
-    Where `prepared` is given, it names the folders that `prepare` has written apart.
+    `apart` are the rows that are still to be prepared, by `prepare`, or by the stage itself where
+    `prepared` names the folders that are there.
     """
 
     def __init__(self, study: Resolver, prepared: Collection[str] | None = None) -> None:
@@ -171,9 +171,11 @@ class _Variants:
         folder, name = place, _digest(replace(rows, key=""))
         if rows != own:
             folder = f"{APART}/{name}"
-            if self.prepared is not None and folder not in self.prepared:
+            if self.prepared is None:
+                self.apart[folder] = rows
+            elif folder not in self.prepared:
                 folder = f"{RUNS}/prepared/{name}"
-            self.apart[folder] = rows
+                self.apart[folder] = rows
         self.rows[folder] = rows
         return folder
 

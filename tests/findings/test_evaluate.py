@@ -125,7 +125,7 @@ def test_cells_of_the_sweep_bear_their_weights_and_rank(folder: Path) -> None:
     }
     data = str(folder / "prepared" / TASK)
     cells = {place: VariantCell(config, data, None, "best") for place, config in configs.items()}
-    found = evaluate_variants(cells, runs, metrics)
+    found = evaluate_variants(cells, runs, metrics / "rows/variants")
     write_json(metrics / "runs/variants.json", VariantRuns(found))
     write_swept_histories(cells, runs, metrics / "histories/sweep.csv")
     (cell,) = load_sweep(metrics)  # the other one failed
@@ -138,7 +138,7 @@ def test_which_evaluation_counts_is_the_variants_own(folder: Path) -> None:
     cell = VariantCell(CELL, str(folder / "prepared" / TASK), None, "last")
     (folder / "runs/ledger").mkdir()
     (folder / "runs" / TASK).rename(folder / "runs/ledger/last")
-    found = evaluate_variants({"ledger/last": cell}, folder / "runs", folder / "metrics")
+    found = evaluate_variants({"ledger/last": cell}, folder / "runs", folder / "rows")
     (scored,) = found.values()
     assert (scored.report, scored.judged, scored.weights) == ("last", "last", ())
     assert scored.scores("accuracy") == {"1": 0.5, "2": 1.0, "7": 0.0}

@@ -1,7 +1,7 @@
 """From the predictions of a method's runs to its scores, what rows add, and their histories."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from peft_study.run_config import (
     LoraSettings,
     PredictionsSettings,
 )
-from peft_study.stage_configs import TrialConfig, VariantCell
+from peft_study.stage_configs import VariantCell
 
 Configs = dict[str, CellConfig]  # by the name of their folder of runs
 Array = NDArray[np.float64]
@@ -72,27 +72,15 @@ def evaluate_cells(
     return cells
 
 
-def evaluate_variants(
-    cells: Mapping[str, VariantCell], runs: Path, metrics: Path
-) -> dict[str, Cell]:
-    """Score cells of variants, by place, and write their rows; return their scores."""
+def evaluate_variants(cells: Mapping[str, VariantCell], runs: Path, rows: Path) -> dict[str, Cell]:
+    """Score cells of variants or of trials, by place; write what their rows add below `rows`."""
     found = {}
     for place, variant in cells.items():
-        table, lora = metrics / "rows/variants" / f"{place}.parquet", _lora(variant.config)
+        table = rows / f"{place}.parquet"
         cell = evaluate(variant.scored, runs / place, Path(variant.data), table)
-        if lora and is_swept(place):
+        if is_swept(place) and (lora := _lora(variant.config)):
             cell = replace(cell, weights=lora.targets, rank=lora.r)
         found[place] = replace(cell, variant=place)
-    return found
-
-
-def evaluate_trials(trials: Sequence[TrialConfig], runs: Path, metrics: Path) -> dict[str, Cell]:
-    """Score the trials of all methods, by place, on the rows that choose, and write these."""
-    found = {}
-    for trial in trials:
-        table, rows = metrics / "rows/trials" / f"{trial.place}.parquet", Path(trial.data)
-        cell = evaluate(trial.config, runs / trial.place, rows, table)
-        found[trial.place] = replace(cell, variant=trial.place)
     return found
 
 

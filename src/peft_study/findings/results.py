@@ -10,7 +10,7 @@ from peft_study.records import Record, costs, scores
 from peft_study.records.certificates import Certificates
 from peft_study.records.study import StudyInfo
 from peft_study.records.tuning import TrialRuns, Tuning
-from peft_study.records.variants import UNTUNED, Ledger, VariantRuns, is_swept
+from peft_study.records.variants import Ledger, VariantRuns, is_swept, is_untuned
 
 METRICS = Path("metrics")
 
@@ -198,8 +198,8 @@ def load_trials(metrics: Path = METRICS) -> TrialRuns:
 def load_untuned(metrics: Path = METRICS) -> scores.Cells:
     """Read the cells at each method's own values where tuning chose others, failed ones too."""
     path = metrics / "runs/variants.json"
-    cells = read_record(path, VariantRuns).cells if path.is_file() else {}
-    untuned = [cell for place, cell in cells.items() if place.startswith(f"{UNTUNED}/")]
+    cells = load_variants(metrics).cells if path.is_file() else {}
+    untuned = [cell for place, cell in cells.items() if is_untuned(place)]
     return {(cell.method, cell.task): cell for cell in untuned}
 
 

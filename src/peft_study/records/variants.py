@@ -35,6 +35,11 @@ class VariantRuns(Record):
     ledger: tuple[LedgerEntry, ...] = ()
 
 
+def is_untuned(place: str) -> bool:
+    """Tell whether a variant's cell is the study's own, as it was before it was tuned."""
+    return place.startswith(f"{UNTUNED}/")
+
+
 def is_swept(place: str) -> bool:
     """Tell whether a variant's cell is one of the sweep."""
     return place.startswith(f"{SWEEP}/")

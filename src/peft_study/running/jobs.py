@@ -17,7 +17,7 @@ from peft_study.files import copy_folder, read_json, write_json
 from peft_study.records import Record
 from peft_study.run_config import ADAPTER, CellConfig, RunResult
 from peft_study.running.store import RunStore, fingerprint, store_folder
-from peft_study.stage_configs import InitConfig, Start
+from peft_study.stage_configs import InitConfig, Start, VariantCell
 from peft_study.study import RunnerParams
 
 START = "start.json"  # says, beside its weights, what a start is
@@ -109,14 +109,26 @@ def train_starts(config: InitConfig, data: Path, directory: Path, runner: Runner
         )
 
 
-def run_apart(starts: Mapping[str, Start], cells: list[Cell], runner: RunnerParams) -> None:
-    """Train the runs that `cells` start from, by folder, then their own. Raises as `run_cells`."""
+def run_variants(
+    starts: Mapping[str, Start],
+    cells: Mapping[str, VariantCell],
+    directory: Path,
+    runner: RunnerParams,
+) -> None:
+    """Train what `cells` start from, by folder, then the cells, by place below `directory`.
+
+    Raises as `run_cells`.
+    """
     first = {Path(at): Cell(of.cell, Path(of.data), None, Path(at)) for at, of in starts.items()}
     if first:
         run_cells(list(first.values()), runner)
     for folder, start in first.items():
         lay_out(folder / f"seed-{start.config.seeds[0]}", folder / "start")
-    run_cells(cells, runner)
+    wanted = [
+        Cell(of.config, Path(of.data), Path(of.start) if of.start else None, directory / place)
+        for place, of in cells.items()
+    ]
+    run_cells(wanted, runner)
 
 
 def lay_out(run: Path | None, start: Path) -> None:
